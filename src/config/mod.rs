@@ -1,0 +1,112 @@
+//! peer.toml → [`Config`] → [`Change`]s. Errors name file, line, key, what was found and what would do.
+//! No file is opened here: key files are read by the caller's [`KeyFiles`].
+
+pub mod problem;
+// private: document (toml_edit walk), interface, peer, keys; and wg_quick (import and export), changes
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use ipnet::IpNet;
+
+pub use problem::{Problem, Problems};
+
+use crate::{
+    noise::{PresharedKey, PrivateKey, PublicKey},
+    tunnel::Change,
+};
+
+/// A file's content and who may read it.
+pub struct KeyFile {
+    /// Its text.
+    pub text: zeroize::Zeroizing<String>,
+    /// Its permission bits.
+    pub mode: u32,
+}
+
+/// Reads a key file; given by the caller (the disk, or a test).
+pub type KeyFiles<'a> = &'a dyn Fn(&Path) -> std::io::Result<KeyFile>;
+
+/// A checked file.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `[interface]`.
+    pub interface: Interface,
+    /// `[[peer]]`, in order.
+    pub peers: Vec<Peer>,
+}
+
+/// `[interface]`.
+#[derive(Clone, Debug)]
+pub struct Interface {
+    /// Device name; default `vpn0`; 1 to 15 bytes, no `/`, no white space.
+    pub name: String,
+    /// From `private_key` or `private_key_file`.
+    pub private_key: PrivateKey,
+    /// Absent: the kernel chooses.
+    pub listen_port: Option<u16>,
+    /// Addresses of the device.
+    pub address: Vec<IpNet>,
+    /// 576 (1280 if there is an IPv6 address) to 65,455; default 1420.
+    pub mtu: u16,
+    /// Mark of the tunnel's own packets; with a default route and none given, the daemon takes one.
+    pub fwmark: Option<u32>,
+    /// Where the routes go.
+    pub table: Table,
+}
+
+/// `table = "auto" | "off" | number`, as in wg-quick.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Table {
+    /// The main table; default routes into a table of our own, with policy rules.
+    Auto,
+    /// No routes.
+    Off,
+    /// This table, no policy rules.
+    Number(u32),
+}
+
+/// `[[peer]]`.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// For people.
+    pub name: Option<String>,
+    /// Its static key.
+    pub public_key: PublicKey,
+    /// From `preshared_key` or `preshared_key_file`.
+    pub preshared_key: Option<PresharedKey>,
+    /// Name or address, and port.
+    pub endpoint: Option<EndpointName>,
+    /// Prefixes.
+    pub allowed_ips: Vec<IpNet>,
+    /// Seconds, 1 to 65535; 0 and "off": none.
+    pub persistent_keepalive: u16,
+}
+
+/// `endpoint = "host:port"`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EndpointName {
+    /// An address: nothing to resolve.
+    Address(SocketAddr),
+    /// A name; `port` behind it.
+    Name {
+        /// DNS name.
+        host: String,
+        /// UDP port.
+        port: u16,
+    },
+}
+
+/// Reads and checks a whole file. All problems are told, not just the first.
+pub fn parse(text: &str, file: &Path, keys: KeyFiles<'_>) -> Result<Config, Problems> {
+    todo!()
+}
+
+impl Config {
+    /// What makes a fresh tunnel this one. Names of endpoints are left to the resolver.
+    pub fn changes(&self) -> Vec<Change> {
+        todo!()
+    }
+}

@@ -1,0 +1,7 @@
+//! The control sockets. `/run/wireguard/NAME.sock` speaks the WireGuard cross-platform UAPI, so that `wg`
+//! works; `/run/vpnd/NAME.sock` speaks HTTP with JSON. Both turn bytes into a [`Request`] for the daemon.
+
+pub mod request;
+// private: uapi (text ⇄ Change, Status), sockets (listen, stale files, who holds it), http
+
+pub use request::{InterfaceStatus, Request, SetError};

@@ -1,0 +1,42 @@
+//! What the sockets ask of the daemon, which owns the tunnel.
+
+use tokio::sync::oneshot;
+
+use crate::tunnel::{Change, ChangeError, Status};
+
+/// One request, with the place for its answer.
+#[derive(Debug)]
+pub enum Request {
+    /// Show everything.
+    Get(oneshot::Sender<InterfaceStatus>),
+    /// Alter it, in order; stops at the first that cannot be.
+    Set(Vec<Change>, oneshot::Sender<Result<(), SetError>>),
+}
+
+/// The tunnel and what the daemon knows around it.
+#[derive(Clone, Debug)]
+pub struct InterfaceStatus {
+    /// Device name.
+    pub name: String,
+    /// UDP port in use.
+    pub listen_port: u16,
+    /// Mark in use, 0: none.
+    pub fwmark: u32,
+    /// MTU of the device.
+    pub mtu: u16,
+    /// The tunnel.
+    pub tunnel: Status,
+    /// Wall time now, since the epoch.
+    pub now: std::time::Duration,
+}
+
+/// Why a set failed; becomes an `errno=` line.
+#[derive(Debug, thiserror::Error)]
+pub enum SetError {
+    /// The tunnel refused.
+    #[error(transparent)]
+    Change(#[from] ChangeError),
+    /// The host refused (a port that is taken, …).
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}

@@ -1,0 +1,1 @@
+//! Composition: start order, the driver's loop, signals, stop order.

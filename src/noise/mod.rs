@@ -1,0 +1,10 @@
+//! The handshake `Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s` as a calculation (WireGuard paper, section 5.4;
+//! Noise rev. 34). Knows messages; no peers, sockets or clocks. Randomness is handed in.
+
+pub mod handshake;
+pub mod keys;
+pub mod macs;
+pub mod timestamp;
+
+pub use keys::{Identity, PresharedKey, PrivateKey, PublicKey, SessionKeys};
+pub use timestamp::Tai64n;

@@ -1,0 +1,2 @@
+//! Every unsafe line of the tree, each with its reason. Knows nothing of the rooms.
+#![allow(unsafe_code)]

@@ -1,0 +1,20 @@
+//! Bytes ⇄ types: WireGuard's four messages, IP headers, ICMP errors, ECN. Knows no key, peer or time.
+
+pub mod ecn;
+pub mod icmp;
+pub mod ip;
+pub mod message;
+
+/// Why bytes are not what they should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// Shorter or longer than its type demands.
+    #[error("wrong length")]
+    Length,
+    /// The message type is none of the four, or a reserved byte is not zero.
+    #[error("unknown type")]
+    Type,
+    /// Not IPv4 or IPv6, or a header that contradicts itself.
+    #[error("bad IP header")]
+    IpHeader,
+}
