@@ -3,8 +3,8 @@
 
 pub mod clock;
 pub mod event;
+pub mod limits;
 pub mod poll;
-pub mod process;
 pub mod socket;
 pub mod tun;
 
