@@ -1,12 +1,15 @@
 //! Every unsafe line of the tree, each with its reason. Knows nothing of the rooms.
 #![allow(unsafe_code)]
 
-pub mod clock;
-pub mod event;
-pub mod limits;
-pub mod poll;
-pub mod socket;
-pub mod tun;
+pub mod clock; // CLOCK_BOOTTIME
+pub mod event; // eventfd: waking a data thread
+pub mod limits; // of our own process: core dumps, open files
+pub mod namespace; // namespaces and mounts, for the lab
+pub mod packet; // AF_PACKET: what really passes a device
+pub mod poll; // waiting for a handful of descriptors
+pub mod process; // signals to our own children
+pub mod socket; // one UDP datagram, and what rides beside it
+pub mod tun; // a TUN descriptor beyond opening it
 
 use std::io;
 
