@@ -61,7 +61,11 @@ impl Plane {
 
     fn spawn(&mut self, name: &'static str, run: fn(&Shared) -> Result<(), Fatal>) -> io::Result<()> {
         let shared = Arc::clone(&self.shared);
-        let thread = thread::Builder::new().name(name.to_owned()).spawn(move || guarded(name, &shared, run));
+        let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
+            if let Some(fatal) = guarded(name, || run(&shared)) {
+                shared.fail(fatal);
+            }
+        });
         let explained = |error: io::Error| {
             io::Error::new(error.kind(), format!("starting the data thread {name}: {error}"))
         };
@@ -130,13 +134,12 @@ impl Drop for Plane {
     }
 }
 
-/// The top of a data thread: nothing that happens below is lost.
-fn guarded(name: &str, shared: &Shared, run: fn(&Shared) -> Result<(), Fatal>) {
-    // After a panic nothing but `fail` touches what the loop may have left half done.
-    match catch_unwind(AssertUnwindSafe(|| run(shared))) {
-        Ok(Ok(())) => {}
-        Ok(Err(fatal)) => shared.fail(fatal),
-        Err(panic) => shared.fail(Fatal::Panicked(format!("{name}: {}", message(&*panic)))),
+/// The top of a data thread: nothing that happens below is lost. `None`: it was stopped.
+fn guarded(name: &str, run: impl FnOnce() -> Result<(), Fatal>) -> Option<Fatal> {
+    // After a panic nothing looks at what the loop may have left half done.
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(outcome) => outcome.err(),
+        Err(panic) => Some(Fatal::Panicked(format!("{name}: {}", message(&*panic)))),
     }
 }
 
@@ -144,4 +147,28 @@ fn guarded(name: &str, shared: &Shared, run: fn(&Shared) -> Result<(), Fatal>) {
 fn message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_in_a_data_thread_is_reported_with_its_words_and_its_thread() {
+        let said = |run: fn() -> Result<(), Fatal>| guarded("vpnd-out", run).map(|fatal| fatal.to_string());
+        let number = || panic!("index {} is out of range", std::hint::black_box(7));
+        assert_eq!(said(|| panic!("oh")).as_deref(), Some("a data thread panicked: vpnd-out: oh"));
+        assert_eq!(said(number).unwrap(), "a data thread panicked: vpnd-out: index 7 is out of range");
+        assert_eq!(
+            said(|| std::panic::panic_any(7)).unwrap(),
+            "a data thread panicked: vpnd-out: no message"
+        );
+    }
+
+    #[test]
+    fn a_loop_that_was_stopped_is_no_failure_and_one_that_gave_up_is() {
+        assert!(guarded("vpnd-in", || Ok(())).is_none());
+        let gone = guarded("vpnd-in", || Err(Fatal::TunGone("vpn0".into())));
+        assert!(matches!(gone, Some(Fatal::TunGone(device)) if device == "vpn0"));
+    }
 }
