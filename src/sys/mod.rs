@@ -3,4 +3,4 @@
 
 pub mod namespace; // namespaces and mounts, for the lab
 pub mod packet; // AF_PACKET: what really passes a device
-pub mod process; // signals to our own children
+pub mod signal; // to our own children
