@@ -103,7 +103,7 @@ fn kill_registered(name: &str) {
         if !is_inside(pid, &ours) {
             continue;
         }
-        let _ = sys::process::kill(pid);
+        let _ = sys::signal::kill(pid);
         poll_until(Duration::from_secs(2), || (!is_inside(pid, &ours)).then_some(()));
     }
 }

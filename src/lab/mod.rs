@@ -15,6 +15,8 @@
 pub mod link; // cables, bridges, addresses, routes, counters
 // private: error, stopwatch, netlink (a conversation inside a namespace), leftovers (what a killed lab left)
 
+mod capture;
+mod daemon;
 mod error;
 mod host;
 mod leftovers;
@@ -25,6 +27,8 @@ mod process;
 mod stopwatch;
 mod traffic;
 
+pub use capture::{Capture, Captured};
+pub use daemon::{Daemon, Setup};
 pub use error::LabError;
 pub use host::Host;
 pub use namespace::Namespace;

@@ -87,7 +87,7 @@ impl Namespace {
     }
 
     /// Starts a program in this namespace; it ends when the [`Process`] is dropped. Its standard error goes to
-    /// `label`.log in the [folder](Self::folder).
+    /// `label`.log in the [folder](Self::folder), which is emptied first.
     pub fn spawn(&self, label: &str, command: Command) -> Result<Process, LabError> {
         Process::spawn(self, label, command)
     }

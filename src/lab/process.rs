@@ -33,7 +33,7 @@ impl Process {
         let program = command.get_program().to_string_lossy().into_owned();
         let what = || format!("start {program} on {}", namespace.name());
         let log = namespace.folder().join(format!("{label}.log"));
-        let file = File::options().create(true).append(true).open(&log).attempted(what)?;
+        let file = File::create(&log).attempted(what)?;
         namespace.enter_on_exec(&mut command)?;
         let mut child = command.stdin(Stdio::null()).stderr(file).process_group(0).spawn().attempted(what)?;
         let entry =
@@ -74,7 +74,7 @@ impl Process {
         if let Some(status) = self.ended() {
             return Some(status);
         }
-        let _ = sys::process::terminate(self.pid()); // not waited for yet: the number is still its own
+        let _ = sys::signal::terminate(self.pid()); // not waited for yet: the number is still its own
         self.wait(limit)
     }
 

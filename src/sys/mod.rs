@@ -3,11 +3,11 @@
 
 pub mod clock; // CLOCK_BOOTTIME
 pub mod event; // eventfd: waking a data thread
-pub mod limits; // of our own process: core dumps, open files
 pub mod namespace; // namespaces and mounts, for the lab
 pub mod packet; // AF_PACKET: what really passes a device
 pub mod poll; // waiting for a handful of descriptors
-pub mod process; // signals to our own children
+pub mod process; // of our own: core dumps, open files
+pub mod signal; // to our own children
 pub mod socket; // one UDP datagram, and what rides beside it
 pub mod tun; // a TUN descriptor beyond opening it
 
