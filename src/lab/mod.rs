@@ -1,2 +1,37 @@
 //! Hosts in network namespaces, for the demo and for the tests: namespaces, links, addresses and routes by
 //! netlink; everything vanishes on drop.
+//!
+//! ```no_run
+//! use vpnd::lab::{Host, link};
+//! # fn main() -> Result<(), vpnd::lab::LabError> {
+//! let (left, right) = (Host::create("vpnd-doc-left")?, Host::create("vpnd-doc-right")?);
+//! link::veth(&left, "eth0", &right, "eth0")?;
+//! left.add_address("eth0", "192.0.2.1/24")?;
+//! right.add_address("eth0", "192.0.2.2/24")?;
+//! assert_eq!(left.ping("192.0.2.2".parse().unwrap(), 3)?.received, 3);
+//! # Ok(()) }
+//! ```
+
+pub mod link; // cables, bridges, addresses, routes, counters
+// private: error, stopwatch, netlink (a conversation inside a namespace), leftovers (what a killed lab left)
+
+mod capture;
+mod daemon;
+mod error;
+mod host;
+mod leftovers;
+mod namespace;
+mod netlink;
+mod ping;
+mod process;
+mod stopwatch;
+mod traffic;
+
+pub use capture::{Capture, Captured};
+pub use daemon::{Daemon, Setup};
+pub use error::LabError;
+pub use host::Host;
+pub use namespace::Namespace;
+pub use ping::{MARK, Ping, Pings};
+pub use process::Process;
+pub use traffic::{Echo, Transfer, tcp_transfer, udp_echo};
