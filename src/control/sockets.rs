@@ -197,15 +197,20 @@ fn make_folder(folder: &Path) -> Result<(), ControlError> {
     fs::set_permissions(folder, mode).map_err(io_error("set the mode of", folder))
 }
 
-/// A folder `.NAME.PID` of our own beside the socket, gone on drop.
+/// A folder `.NAME.PID.N` of our own beside the socket, gone on drop.
 struct PrivateFolder(PathBuf);
 
 impl PrivateFolder {
     fn new(folder: &Path, name: &str) -> Result<Self, ControlError> {
-        let path = folder.join(format!(".{name}.{}", std::process::id()));
-        let made = fs::DirBuilder::new().mode(0o700).create(&path);
-        made.map_err(io_error("make the folder", &path))?;
-        Ok(Self(path))
+        let mut n = 0;
+        loop {
+            let path = folder.join(format!(".{name}.{}.{n}", std::process::id()));
+            match fs::DirBuilder::new().mode(0o700).create(&path) {
+                Ok(()) => return Ok(Self(path)),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && n < 64 => n += 1,
+                Err(error) => return Err(io_error("make the folder", &path)(error)),
+            }
+        }
     }
 }
 
@@ -215,16 +220,17 @@ impl Drop for PrivateFolder {
     }
 }
 
-/// Removes private folders of processes that no longer live, or had our number before us.
+/// Removes the private folders of processes that live no longer.
 fn clear_abandoned(folder: &Path, name: &str) {
     let prefix = format!(".{name}.");
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let file = entry.file_name();
-        let pid = file.to_str().and_then(|file| file.strip_prefix(&prefix));
-        let Some(pid) = pid.and_then(|pid| pid.parse::<u32>().ok()) else { continue };
-        let alive = pid != std::process::id() && Path::new(&format!("/proc/{pid}")).exists();
-        if !alive {
-            let _ = fs::remove_dir_all(entry.path()); // what stays is empty and harmless
+        let rest = file.to_str().and_then(|file| file.strip_prefix(&prefix)?.split_once('.'));
+        let Some((Ok(pid), Ok(_n))) = rest.map(|(pid, n)| (pid.parse::<u32>(), n.parse::<u32>())) else {
+            continue;
+        };
+        if !Path::new(&format!("/proc/{pid}")).exists() {
+            let _ = fs::remove_dir_all(entry.path()); // what stays is small and harmless
         }
     }
 }
