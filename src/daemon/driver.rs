@@ -1,7 +1,7 @@
 //! The one owner that drives the upper half: mutate, drain, mutate. Everything that it waits for stands in
 //! one `select!`; everything it does is bounded, so that a flood of one kind never starves another.
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 use tokio::{
     io::unix::AsyncFd,
@@ -112,7 +112,7 @@ impl<'a> Driver<'a> {
                 _ = signals.hangup.recv() => Woken::Ignored("SIGHUP"),
                 fatal = self.plane.failed() => Woken::Failed(fatal.into()),
                 what = &mut lost_device => Woken::Failed(lost(&self.config.interface.name, what)),
-                task = self.control.failed() => Woken::Failed(DaemonError::TaskEnded(task)),
+                error = self.control.failed() => Woken::Failed(error.into()),
                 Some(request) = self.requests.recv() => Woken::Request(request),
                 () = self.resolver.resolved() => Woken::Resolved,
                 change = self.host.network_changed() => Woken::Network(change),
@@ -148,21 +148,23 @@ impl<'a> Driver<'a> {
     /// What waits in the queues, and what is due.
     fn turn(&mut self) {
         let forward = self.tunnel.forward().clone();
-        for _ in 0..PER_TURN {
-            let Some((peer, raised)) = forward.pop_raised() else { break };
+        let (mut raised_peers, mut handshakes) = (0, 0);
+        while raised_peers < PER_TURN
+            && let Some((peer, raised)) = forward.pop_raised()
+        {
             self.tunnel.handle_raised(&peer, raised, self.clock.now());
             self.drain();
+            raised_peers += 1;
         }
-        for turn in 1..=PER_TURN {
-            let Some((datagram, waiting)) = forward.pop_handshake() else { break };
+        while handshakes < PER_TURN
+            && let Some((datagram, waiting)) = forward.pop_handshake()
+        {
             self.tunnel.handle_handshake(datagram, waiting, self.clock.now());
             self.drain();
-            if turn == PER_TURN && waiting > 0 {
-                // More waits, and nobody would wake us for it again.
-                self.wake.notify_one();
-            }
+            handshakes += 1;
         }
-        if forward.is_raised() {
+        if raised_peers == PER_TURN || handshakes == PER_TURN {
+            // More may wait, and nobody would wake us for it again.
             self.wake.notify_one();
         }
         self.tunnel.expire(self.clock.now());
@@ -239,13 +241,9 @@ impl<'a> Driver<'a> {
     fn network_changed(&mut self, change: NetworkChange) {
         debug!(?change, "the host's network changed");
         match change {
-            NetworkChange::AddressRemoved(address) => self.forget_locals(Some(address)),
-            NetworkChange::RouteChanged | NetworkChange::LinkChanged => self.forget_locals(None),
+            NetworkChange::AddressRemoved(address) => self.tunnel.forget_locals(Some(address)),
+            NetworkChange::RouteChanged | NetworkChange::LinkChanged => self.tunnel.forget_locals(None),
         }
-    }
-
-    fn forget_locals(&mut self, address: Option<IpAddr>) {
-        self.tunnel.forget_locals(address);
     }
 
     fn answer(&mut self, request: Request) {

@@ -83,7 +83,7 @@ fn failed(attempted: impl Into<String>) -> impl FnOnce(io::Error) -> DaemonError
 /// Runs a tunnel in the foreground until SIGTERM, SIGINT, or something that cannot be mended. Leaves nothing
 /// behind, whatever ends it: after a panic the rules are swept by a fresh connection.
 pub fn run(config: Config, options: Options) -> Result<(), DaemonError> {
-    sys::process::harden().map_err(failed("switch core dumps off"))?;
+    sys::process::forbid_core_dumps().map_err(failed("switch core dumps off"))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
