@@ -1,4 +1,7 @@
 //! What the tests on real namespaces share.
+#![allow(dead_code)] // each test binary takes its part
+
+pub mod network;
 
 /// Is this root? Without it the test says loudly that it was not run; where CI=true it fails.
 pub fn need_root() -> bool {
