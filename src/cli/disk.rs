@@ -38,6 +38,16 @@ impl fmt::Display for ReadError {
 }
 impl std::error::Error for ReadError {}
 
+impl ReadError {
+    /// 78 (sysexits: EX_CONFIG) for a file that is wrong, 1 for one that cannot be read.
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Unreadable(_) => ExitCode::FAILURE,
+            Self::Refused(_) => ExitCode::from(super::check::EX_CONFIG),
+        }
+    }
+}
+
 /// What was attempted with a file, what came back, what to do.
 #[derive(Debug, thiserror::Error)]
 #[error("{attempted} {}: {source}; {remedy}", path.display())]

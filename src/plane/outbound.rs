@@ -123,7 +123,7 @@ impl Walk<'_> {
         if !self.errors.take(now) {
             return Ok(());
         }
-        match icmp::unreachable(packet, why, from) {
+        match icmp::unreachable(packet, why) {
             Some(error) => self.shared.deliver(&error, &mut self.log, now),
             None => Ok(()),
         }
