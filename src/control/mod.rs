@@ -2,6 +2,6 @@
 //! works; `/run/vpnd/NAME.sock` speaks HTTP with JSON. Both turn bytes into a [`Request`] for the daemon.
 
 pub mod request;
-// private: uapi (text ⇄ Change, Status), sockets (listen, stale files, who holds it), http
+pub mod uapi;
 
 pub use request::{InterfaceStatus, Request, SetError};
