@@ -37,7 +37,9 @@ pub fn changes_between(old: &Config, new: &Config) -> Vec<Change> {
     if old.interface.fwmark != new.interface.fwmark {
         changes.push(Change::Fwmark(new.interface.fwmark.unwrap_or(0)));
     }
-    let stay: HashSet<PublicKey> = new.peers.iter().map(|peer| peer.public_key).collect();
+    // A peer whose key is ours now went with that change.
+    let own = new.interface.private_key.public_key();
+    let stay: HashSet<PublicKey> = new.peers.iter().map(|peer| peer.public_key).chain([own]).collect();
     let gone = old.peers.iter().filter(|peer| !stay.contains(&peer.public_key));
     changes.extend(
         gone.map(|peer| Change::Peer(PeerChange { remove: true, ..PeerChange::new(peer.public_key) })),
@@ -178,11 +180,13 @@ mod tests {
             for op in change.allowed_ips {
                 match op {
                     AllowedIpOp::Add(prefix) => {
-                        self.peers.values_mut().for_each(|other| drop(other.prefixes.remove(&prefix)));
+                        for other in self.peers.values_mut() {
+                            other.prefixes.remove(&prefix);
+                        }
                         self.peers.get_mut(&key).unwrap().prefixes.insert(prefix);
                     }
                     AllowedIpOp::Remove(prefix) => {
-                        drop(self.peers.get_mut(&key).unwrap().prefixes.remove(&prefix))
+                        self.peers.get_mut(&key).unwrap().prefixes.remove(&prefix);
                     }
                 }
             }

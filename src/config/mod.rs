@@ -117,10 +117,10 @@ pub enum EndpointName {
 /// Reads and checks a whole file. All problems are told, not just the first. `keys` is given each path as it
 /// stands in the file: relative ones, and those that begin with [`CREDENTIAL`], are for it to resolve.
 pub fn parse(text: &str, file: &Path, keys: KeyFiles<'_>) -> Result<Config, Problems> {
-    reader::read(text, file, None, keys)
+    reader::read(text, file, None, None, keys)
 }
 
 /// The same for a file with these permission bits: one that others can read must not hold secrets itself.
 pub fn parse_with_mode(text: &str, file: &Path, mode: u32, keys: KeyFiles<'_>) -> Result<Config, Problems> {
-    reader::read(text, file, Some(mode), keys)
+    reader::read(text, file, Some(mode), None, keys)
 }

@@ -17,15 +17,23 @@ use super::{
 };
 use crate::tunnel::change::MAX_PEERS;
 
-/// See [`super::parse`] and [`super::parse_with_mode`].
+/// See [`super::parse`] and [`super::parse_with_mode`]; `origins`: see [`Report::new`].
 pub(super) fn read(
     text: &str,
     file: &Path,
     mode: Option<u32>,
+    origins: Option<&[usize]>,
     keys: KeyFiles<'_>,
 ) -> Result<Config, Problems> {
     let sections = document::sections(text);
-    let mut reader = Reader::new(text, file, keys);
+    let mut reader = Reader {
+        report: Report::new(text, file, origins),
+        secrets: Secrets::new(keys),
+        census: Census::default(),
+        interface: None,
+        peers: Vec::new(),
+        incomplete: false,
+    };
     if sections.len() > MAX_PEERS + 2 {
         // Text above the first header and [interface] come on top.
         reader.refuse_too_many(sections.len() - 2);
@@ -44,22 +52,11 @@ struct Reader<'a> {
     census: Census,
     interface: Option<(usize, Draft)>,
     peers: Vec<Peer>,
-    /// A piece was no TOML: what is missing may stand there.
+    /// A piece was refused as a whole: what is missing may stand there.
     incomplete: bool,
 }
 
-impl<'a> Reader<'a> {
-    fn new(text: &str, file: &'a Path, keys: KeyFiles<'a>) -> Self {
-        Self {
-            report: Report::new(text, file),
-            secrets: Secrets::new(keys),
-            census: Census::default(),
-            interface: None,
-            peers: Vec::new(),
-            incomplete: false,
-        }
-    }
-
+impl Reader<'_> {
     /// One header with its keys, or the keys above the first header.
     fn section(&mut self, text: &str, range: Range<usize>) {
         let base = range.start;
@@ -87,6 +84,7 @@ impl<'a> Reader<'a> {
             Item::Table(table) => table,
             Item::Value(Value::InlineTable(table)) => table,
             other => {
+                self.incomplete = true;
                 let flaw = Flaw::new(describe(other), "write [interface], once, and its keys under it");
                 return self.report.refuse(at, &Subject::File, "interface", flaw);
             }

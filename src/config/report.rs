@@ -53,13 +53,16 @@ pub(super) struct Report<'a> {
     file: &'a Path,
     /// Offset of the first byte of each line but the first.
     line_starts: Vec<usize>,
+    /// For a text that was made of another: which line of that each line came from.
+    origins: Option<&'a [usize]>,
     problems: Vec<Problem>,
 }
 
 impl<'a> Report<'a> {
-    pub(super) fn new(text: &str, file: &'a Path) -> Self {
+    /// `origins`: the line to name for each line of the text, where that is another.
+    pub(super) fn new(text: &str, file: &'a Path, origins: Option<&'a [usize]>) -> Self {
         let line_starts = text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(i, _)| i + 1).collect();
-        Self { file, line_starts, problems: Vec::new() }
+        Self { file, line_starts, origins, problems: Vec::new() }
     }
 
     /// The file's own name, for remedies.
@@ -67,17 +70,22 @@ impl<'a> Report<'a> {
         self.file
     }
 
-    /// Line (from 1) of a byte offset.
+    /// Line (from 1) to name for a byte offset.
     pub(super) fn line(&self, at: usize) -> usize {
-        1 + self.line_starts.partition_point(|start| *start <= at)
+        let index = self.index(at);
+        match self.origins {
+            Some(origins) => origins.get(index).or(origins.last()).copied().unwrap_or(0),
+            None => index + 1,
+        }
     }
 
     /// Offset of the first byte of the line that holds `at`.
     pub(super) fn line_start(&self, at: usize) -> usize {
-        match self.line(at) {
-            1 => 0,
-            line => self.line_starts[line - 2],
-        }
+        self.index(at).checked_sub(1).map_or(0, |newline| self.line_starts[newline])
+    }
+
+    fn index(&self, at: usize) -> usize {
+        self.line_starts.partition_point(|start| *start <= at)
     }
 
     /// One more problem, at a byte offset.
@@ -119,7 +127,7 @@ mod tests {
 
     #[test]
     fn an_offset_is_on_the_line_whose_newline_ends_it() {
-        let report = Report::new("ab\n\ncd\n", Path::new("x"));
+        let report = Report::new("ab\n\ncd\n", Path::new("x"), None);
         let lines: Vec<_> = (0..8).map(|at| report.line(at)).collect();
         assert_eq!(lines, [1, 1, 1, 2, 3, 3, 3, 4]);
         assert_eq!((report.line_start(1), report.line_start(3), report.line_start(6)), (0, 3, 4));

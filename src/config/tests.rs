@@ -114,10 +114,11 @@ persistent_keepalive = "off"
 
 #[test]
 fn what_is_absent_has_its_default() {
-    let Config { interface, peers } = read(&interface("")).unwrap();
-    assert_eq!((interface.name.as_str(), interface.mtu, interface.table), ("vpn0", 1420, Table::Auto));
-    assert_eq!((interface.listen_port, interface.fwmark), (None, None));
-    assert!(interface.address.is_empty() && peers.is_empty());
+    let config = read(&interface("")).unwrap();
+    let read_back = &config.interface;
+    assert_eq!((read_back.name.as_str(), read_back.mtu, read_back.table), ("vpn0", 1420, Table::Auto));
+    assert_eq!((read_back.listen_port, read_back.fwmark), (None, None));
+    assert!(read_back.address.is_empty() && config.peers.is_empty());
     let zeros = read(&interface("listen_port = 0\nfwmark = \"off\"\ntable = \"off\"")).unwrap().interface;
     assert_eq!((zeros.listen_port, zeros.fwmark, zeros.table), (None, None, Table::Off));
     assert_eq!(read(&interface("table = 254")).unwrap().interface.table, Table::Number(254));
@@ -756,7 +757,7 @@ proptest! {
     fn pieces_are_toml_where_the_whole_is(pieces in prop::collection::vec(fragment(), 0..10)) {
         let text = pieces.concat();
         if toml_edit::Document::parse(text.as_str()).is_ok() {
-            let mut report = report::Report::new(&text, Path::new("x"));
+            let mut report = report::Report::new(&text, Path::new("x"), None);
             for range in document::sections(&text) {
                 document::parse_section(&text, range, &mut report);
             }

@@ -94,7 +94,7 @@ pub(super) fn endpoint(text: &str) -> Result<EndpointName, Flaw> {
         return Err(Flaw::new(found("which has no port"), format!("add one: \"{}:51820\"", cut(text))));
     };
     let port = match port.parse::<u16>() {
-        Ok(port) if port > 0 && !text.ends_with(|c: char| !c.is_ascii_digit()) => port,
+        Ok(number) if number > 0 && port.bytes().all(|b| b.is_ascii_digit()) => number,
         _ => {
             let remedy = format!("write a port from 1 to 65535: \"{}:51820\"", cut(host));
             return Err(Flaw::new(found(&format!("whose port {:?} is none", cut(port))), remedy));

@@ -14,7 +14,7 @@ use super::{
     lines::{self, Key, Kind, Section},
 };
 use crate::config::{
-    self, Problem, Problems,
+    Problem, Problems, reader,
     report::Flaw,
     unknown,
     values::{self, device_name},
@@ -236,11 +236,10 @@ impl Import<'_> {
     /// What was written must load; problems with it are told by the line that they come from.
     fn finish(mut self) -> Result<Converted, Problems> {
         let no_files = |_: &Path| Err(io::ErrorKind::NotFound.into());
-        if let Err(Problems(problems)) = config::parse(&self.out, self.file, &no_files) {
-            self.problems.0.extend(problems.into_iter().map(|problem| {
-                let line = problem.line.checked_sub(1).and_then(|line| self.origins.get(line)).copied();
-                Problem { line: line.unwrap_or(0), ..problem }
-            }));
+        if let Err(Problems(problems)) =
+            reader::read(&self.out, self.file, None, Some(&self.origins), &no_files)
+        {
+            self.problems.0.extend(problems);
         }
         if !self.problems.0.is_empty() {
             self.problems.0.sort_by_key(|problem| problem.line);
