@@ -135,7 +135,7 @@ fn forgetting_the_local_address_keeps_the_remote() {
 #[test]
 fn only_a_new_remote_address_or_port_is_a_move() {
     let peer = peer();
-    let mut at = |remote, local, moved, known: (&str, Option<&str>)| {
+    let at = |remote, local, moved, known: (&str, Option<&str>)| {
         assert_eq!(peer.follow(&endpoint(remote, local)), moved, "{remote} {local:?}");
         assert_eq!(peer.endpoint(), Some(endpoint(known.0, known.1)), "{remote} {local:?}");
     };
