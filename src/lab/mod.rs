@@ -17,20 +17,29 @@ pub mod link; // cables, bridges, addresses, routes, counters
 
 mod capture;
 mod daemon;
+pub mod demo; // two hosts, a vpnd on each, and the measurement
 mod error;
 mod host;
+mod interrupt;
 mod leftovers;
 mod namespace;
+mod netfilter;
 mod netlink;
+pub mod page;
 mod ping;
 mod process;
+mod render;
+pub mod rootless; // a user namespace, for a lab without root
+mod stations;
 mod stopwatch;
+mod stories;
 mod traffic;
 
 pub use capture::{Capture, Captured};
 pub use daemon::{Daemon, Setup};
 pub use error::LabError;
 pub use host::Host;
+pub use interrupt::Interrupt;
 pub use namespace::Namespace;
 pub use ping::{MARK, Ping, Pings};
 pub use process::Process;
