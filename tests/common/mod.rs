@@ -1,5 +1,5 @@
 //! What the tests on real namespaces share.
-#![allow(dead_code)] // each test binary takes its part
+#![allow(dead_code, unreachable_pub)] // each test binary takes its part
 
 use std::io::Write;
 
