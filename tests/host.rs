@@ -11,13 +11,31 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::in_own_network;
+use common::need_root;
 use ipnet::IpNet;
 use serde_json::Value;
-use vpnd::host::{Host, Lost, MAIN_TABLE, NetworkChange, PROTOCOL, Plan, Route, Rule};
+use vpnd::{
+    host::{Host, Lost, MAIN_TABLE, NetworkChange, PROTOCOL, Plan, Route, Rule},
+    sys::namespace::unshare_network,
+};
 
 const DEVICE: &str = "vpnd0";
 const OWN: u32 = 51_820;
+
+/// Runs a test on a thread of its own in a new, empty network namespace; it vanishes with the thread.
+fn in_own_network<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
+    if !need_root() {
+        return;
+    }
+    let thread = std::thread::spawn(move || {
+        unshare_network().expect("root may make a network namespace");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(test());
+    });
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
 
 /// Runs `ip` in this thread's namespace.
 fn ip(arguments: &str) -> String {

@@ -1,8 +1,23 @@
 //! ChaCha20-Poly1305 for data packets: `aws-lc-rs` with the feature `fast-aead`, else `chacha20poly1305`.
 //! The nonce is 4 zero bytes and the little-endian counter; there is no additional data.
 
+#[cfg(feature = "fast-aead")]
+mod fast;
+// Without the feature it does all the work; in tests it checks the other one.
+#[cfg(any(test, not(feature = "fast-aead")))]
+mod portable;
+#[cfg(test)]
+mod tests;
+
+#[cfg(feature = "fast-aead")]
+use fast::Cipher;
+#[cfg(not(feature = "fast-aead"))]
+use portable::Cipher;
+
+use crate::wire::message::TAG_LEN;
+
 /// One direction's key; erases itself.
-pub struct Key {/* private */}
+pub struct Key(Cipher);
 
 /// The tag did not match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,14 +26,22 @@ pub struct Forged;
 impl Key {
     /// From 32 bytes.
     pub fn new(bytes: &[u8; 32]) -> Self {
-        todo!()
+        Self(Cipher::new(bytes))
     }
     /// Encrypts `text` in place and returns its tag.
-    pub fn seal(&self, counter: u64, text: &mut [u8]) -> [u8; 16] {
-        todo!()
+    pub fn seal(&self, counter: u64, text: &mut [u8]) -> [u8; TAG_LEN] {
+        self.0.seal(nonce(counter), &[], text)
     }
-    /// Decrypts `sealed` (ciphertext and tag) in place; the plaintext is its beginning.
+    /// Decrypts `sealed` (ciphertext and tag) in place; the plaintext is its beginning. What stands in `sealed`
+    /// after a failure is of no use.
     pub fn open<'a>(&self, counter: u64, sealed: &'a mut [u8]) -> Result<&'a mut [u8], Forged> {
-        todo!()
+        self.0.open(nonce(counter), &[], sealed)
     }
+}
+
+/// Paper, section 5.4.6: 32 zero bits, then the 64-bit little-endian counter.
+fn nonce(counter: u64) -> [u8; 12] {
+    let mut nonce = [0; 12];
+    nonce[4..].copy_from_slice(&counter.to_le_bytes());
+    nonce
 }

@@ -4,20 +4,32 @@
 //! Outbound: [`Forward::outbound`]: IP header → allowed IPs → peer → session → seal.
 //! Inbound:  [`Forward::inbound`]: type → session by index → open → replay → source check → deliver.
 
+pub mod activity;
 pub mod aead;
 pub mod allowed_ips;
 pub mod inbound;
 pub mod outbound;
+mod padding;
 pub mod peer;
 pub mod refusal;
 pub mod replay;
 pub mod session;
+mod sessions;
+mod staged;
 pub mod time;
 
-use std::sync::Arc;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use arc_swap::ArcSwap;
+use crossbeam_queue::{ArrayQueue, SegQueue};
 
+pub use activity::Activity;
 pub use allowed_ips::AllowedIps;
 pub use inbound::Inbound;
 pub use outbound::{Outbound, PacketBuffer};
@@ -25,6 +37,8 @@ pub use peer::{Endpoint, Local, Peer, PeerId, Raised};
 pub use refusal::{Evidence, Refusal, Refusals};
 pub use session::{Session, Sessions};
 pub use time::Time;
+
+use staged::{Budget, STAGED_BYTES};
 
 /// A handshake datagram (or cookie reply) on its way to the upper half.
 #[derive(Debug)]
@@ -46,29 +60,79 @@ pub struct Forward {
     pub sessions: Sessions,
     /// What was refused, by reason, with the last evidence.
     pub refusals: Refusals,
-    // private: handshakes: ArrayQueue<HandshakeDatagram>, raised: SegQueue<Arc<Peer>> (each peer stands in it
-    // at most once), wake: Box<dyn Fn() + Send + Sync>
+    handshakes: ArrayQueue<HandshakeDatagram>,
+    /// Each peer stands in it at most once: while its bits are not zero.
+    raised: SegQueue<Arc<Peer>>,
+    handshakes_bell: Bell,
+    raised_bell: Bell,
+    wake: Box<dyn Fn() + Send + Sync>,
+    staging: Arc<Budget>,
 }
 
 impl Forward {
-    /// `wake` is called, from a data thread, when a queue stops being empty; it must not block.
+    /// `wake` is called, from a data thread, when a queue stops being empty; it must not block. The upper half
+    /// then pops until `None`: only an empty queue rings again.
     pub fn new(wake: Box<dyn Fn() + Send + Sync>) -> Arc<Self> {
-        todo!()
+        Arc::new(Self {
+            routes: ArcSwap::default(),
+            sessions: Sessions::new(),
+            refusals: Refusals::new(),
+            handshakes: ArrayQueue::new(HANDSHAKE_QUEUE),
+            raised: SegQueue::new(),
+            handshakes_bell: Bell::default(),
+            raised_bell: Bell::default(),
+            wake,
+            staging: Budget::new(STAGED_BYTES),
+        })
     }
     /// A handshake datagram for the upper half; a full queue refuses the newest ([`Refusal::HandshakeQueueFull`]).
     pub fn push_handshake(&self, datagram: HandshakeDatagram) {
-        todo!()
+        if let Err(datagram) = self.handshakes.push(datagram) {
+            let evidence = Evidence { from: Some(datagram.from.remote), ..Evidence::default() };
+            self.refusals.count(Refusal::HandshakeQueueFull, evidence);
+        }
+        self.handshakes_bell.ring(&self.wake);
     }
     /// Upper half: the next handshake datagram, and how many wait behind it.
     pub fn pop_handshake(&self) -> Option<(HandshakeDatagram, usize)> {
-        todo!()
+        let datagram = self.handshakes_bell.pop(|| self.handshakes.pop())?;
+        Some((datagram, self.handshakes.len()))
     }
     /// Data thread: this happened at this peer; queues the peer once, wakes the upper half.
     pub fn raise(&self, peer: &Arc<Peer>, what: Raised) {
-        todo!()
+        if peer.add_raised(what) {
+            self.raised.push(peer.clone());
+            self.raised_bell.ring(&self.wake);
+        }
     }
     /// Upper half: the next peer at which something happened, and what (its bits are cleared).
     pub fn pop_raised(&self) -> Option<(Arc<Peer>, Raised)> {
-        todo!()
+        let peer = self.raised_bell.pop(|| self.raised.pop())?;
+        let what = peer.take_raised();
+        Some((peer, what))
+    }
+}
+
+/// Rings once from the first push into an empty queue until the pop that finds it empty again: under a flood
+/// the upper half is woken once, not for each datagram.
+#[derive(Default)]
+struct Bell {
+    rung: AtomicBool,
+}
+
+impl Bell {
+    /// After a push.
+    fn ring(&self, wake: &impl Fn()) {
+        if !self.rung.swap(true, Ordering::AcqRel) {
+            wake();
+        }
+    }
+    /// A pop. When the queue seems empty the bell is made ready and the queue looked at again: a push in
+    /// between either is seen here (its swap came before ours) or rings.
+    fn pop<T>(&self, pop: impl Fn() -> Option<T>) -> Option<T> {
+        pop().or_else(|| {
+            self.rung.swap(false, Ordering::AcqRel);
+            pop()
+        })
     }
 }

@@ -1,17 +1,26 @@
 //! One peer as the data threads see it: identity, endpoint, current session, staged packets, activity.
 
 use std::{
+    fmt,
     net::{IpAddr, SocketAddr},
     sync::{
-        Arc, Mutex,
-        atomic::{AtomicU32, AtomicU64},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 
-use super::{Session, Time};
+use super::{
+    Session, Time,
+    staged::{Budget, StagedQueue},
+};
+pub use super::{activity::Activity, staged::STAGED_PACKETS};
 use crate::noise::PublicKey;
+
+#[cfg(test)]
+mod tests;
 
 /// Names a peer for the life of the process; never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,33 +64,9 @@ impl Raised {
     }
 }
 
-/// When what last happened (nanoseconds of [`Time`], 0 = never) and how much: written by data threads once a
-/// batch, read by the upper half's timers and by status.
-#[derive(Default, Debug)]
-pub struct Activity {
-    /// Last authentic packet of any kind sent (data, keepalive; the upper half adds handshakes).
-    pub sent: AtomicU64,
-    /// Last authentic packet of any kind received.
-    pub received: AtomicU64,
-    /// First data (not keepalive) sent since the last authentic packet was received.
-    pub unanswered_since: AtomicU64,
-    /// First data received since we last sent anything authentic: we owe a keepalive.
-    pub owed_since: AtomicU64,
-    /// Bit 0: the upper half has a timer armed for `unanswered_since`; bit 1: for `owed_since`. A data thread
-    /// raises [`Raised::TIMER`] only when the bit is not set, so a busy peer costs one notice per timeout.
-    pub armed: AtomicU32,
-    /// UDP payload bytes of authentic messages received, handshakes included.
-    pub rx_bytes: AtomicU64,
-    /// UDP payload bytes sent, handshakes included.
-    pub tx_bytes: AtomicU64,
-    /// Data packets delivered to the TUN.
-    pub rx_packets: AtomicU64,
-    /// Data packets sealed.
-    pub tx_packets: AtomicU64,
-}
-
-/// Packets that wait for a session (the kernel's MAX_STAGED_PACKETS); the oldest is dropped first.
-pub const STAGED_PACKETS: usize = 128;
+/// A session that waits for its handshake is asked for at most this often by later packets: a flood to a dead
+/// peer does not wake the upper half for each of its packets.
+const WISH_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A peer, shared by both halves.
 pub struct Peer {
@@ -95,46 +80,159 @@ pub struct Peer {
     pub activity: Activity,
     endpoint: ArcSwapOption<Endpoint>,
     current: ArcSwapOption<Session>,
-    staged: Mutex<std::collections::VecDeque<Vec<u8>>>,
+    /// Its lock orders staging against a change of `current`: while it is held, no session becomes current.
+    staged: Mutex<StagedQueue>,
     raised: AtomicU32,
+    /// When a data thread last asked for a session.
+    wished: AtomicU64,
+}
+
+impl fmt::Debug for Peer {
+    /// Who it is.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Peer").field(&self.id.0).field(&self.label.load()).finish()
+    }
+}
+
+/// A counter of a peer's current session, taken and not yet used.
+pub(super) struct Reserved {
+    session: Guard<Option<Arc<Session>>>,
+    /// The first of those that were asked for.
+    pub(super) counter: u64,
+}
+
+impl Reserved {
+    pub(super) fn session(&self) -> &Session {
+        self.session.as_ref().expect("a counter is only reserved at a session")
+    }
+}
+
+/// A packet waits.
+pub(super) struct Staging {
+    /// It is the only one: nobody has asked for a session since the queue was empty.
+    pub(super) alone: bool,
+    /// Packets that had to go, possibly itself.
+    pub(super) lost: u64,
 }
 
 impl Peer {
     /// A peer without endpoint or session.
     pub fn new(id: PeerId, public_key: PublicKey, label: String) -> Arc<Self> {
-        todo!()
+        Arc::new(Self {
+            id,
+            public_key,
+            label: ArcSwap::from_pointee(label),
+            activity: Activity::default(),
+            endpoint: ArcSwapOption::empty(),
+            current: ArcSwapOption::empty(),
+            staged: Mutex::default(),
+            raised: AtomicU32::new(0),
+            wished: AtomicU64::new(0),
+        })
     }
+
     /// Where it is.
     pub fn endpoint(&self) -> Option<Endpoint> {
-        todo!()
+        self.endpoint.load().as_deref().copied()
     }
     /// Configured, or learnt by the upper half from a handshake. Data threads use it too, after `open`.
     pub fn set_endpoint(&self, endpoint: Option<Endpoint>) {
-        todo!()
+        self.endpoint.store(endpoint.map(Arc::new));
     }
     /// Our address that it talked to is gone: forget it, keep the remote.
     pub fn forget_local(&self) {
-        todo!()
+        self.endpoint.rcu(|endpoint| {
+            endpoint.as_deref().map(|endpoint| Arc::new(Endpoint { local: None, ..*endpoint }))
+        });
     }
+    /// The endpoint follows an authentic packet (paper, section 2.1); true if the remote has moved.
+    pub(super) fn follow(&self, from: &Endpoint) -> bool {
+        let known = self.endpoint();
+        let moved = known.is_none_or(|known| known.remote != from.remote);
+        let local_moved = from.local.is_some() && known.is_some_and(|known| known.local != from.local);
+        if moved || local_moved {
+            self.set_endpoint(Some(*from));
+        }
+        moved
+    }
+
     /// The session to seal with.
     pub fn current(&self) -> Option<Arc<Session>> {
-        todo!()
+        self.current.load_full()
+    }
+    /// Is this the session to seal with?
+    pub(super) fn seals_with(&self, session: &Arc<Session>) -> bool {
+        self.current.load().as_ref().is_some_and(|current| Arc::ptr_eq(current, session))
     }
     /// Upper half: from now on seal with this one (or with none). Seals what was staged with it, in order and
-    /// before any later packet, and returns those datagrams for the caller to send.
+    /// before any later packet, and returns those datagrams for the caller to send. They are counted as data
+    /// sent; the caller arms its timer for [`Activity::unanswered_since`] itself, as nothing is raised.
     pub fn set_current(&self, session: Option<Arc<Session>>, now: Time) -> Vec<Vec<u8>> {
-        todo!()
+        let mut staged = self.lock_staged();
+        let datagrams = session.as_ref().map_or_else(Vec::new, |session| staged.seal_all(session, now));
+        self.current.store(session);
+        drop(staged);
+        if !datagrams.is_empty() {
+            let bytes = datagrams.iter().map(|datagram| datagram.len() as u64).sum();
+            let _timer_is_the_callers = self.activity.data_sent(datagrams.len() as u64, bytes, now);
+        }
+        datagrams
     }
+    /// Takes the next `n` counters of the current session, if there is one that may still seal.
+    pub(super) fn reserve(&self, n: u64, now: Time) -> Option<Reserved> {
+        let session = self.current.load();
+        let counter = session.as_ref()?.reserve(n, now)?;
+        Some(Reserved { session, counter })
+    }
+    /// For a packet that found no session: a last look under the lock, then it is staged. So it is either
+    /// sealed by the next [`Self::set_current`], or after the packets that the last one sealed.
+    pub(super) fn reserve_or_stage(
+        &self,
+        packet: &[u8],
+        mtu: usize,
+        budget: &Arc<Budget>,
+        now: Time,
+    ) -> Result<Reserved, Staging> {
+        let mut staged = self.lock_staged();
+        if let Some(reserved) = self.reserve(1, now) {
+            return Ok(reserved);
+        }
+        let alone = staged.len() == 0;
+        Err(Staging { alone, lost: staged.push(packet, mtu, Some(budget)) })
+    }
+
     /// Keeps a packet until there is a session; true if the oldest had to go for it.
     pub fn stage(&self, packet: &[u8]) -> bool {
-        todo!()
+        self.lock_staged().push(packet, 0, None) > 0
     }
     /// How many packets wait.
     pub fn staged(&self) -> usize {
-        todo!()
+        self.lock_staged().len()
     }
     /// Throws the waiting packets away (handshake given up, peer removed); returns how many.
     pub fn purge_staged(&self) -> usize {
-        todo!()
+        std::mem::take(&mut *self.lock_staged()).len()
+    }
+    fn lock_staged(&self) -> MutexGuard<'_, StagedQueue> {
+        // A queue of whole packets stays one, wherever a panic struck.
+        self.staged.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// May a data thread ask for a session now? At most once in [`WISH_INTERVAL`].
+    pub(super) fn may_wish(&self, now: Time) -> bool {
+        let last = Time(self.wished.load(Ordering::Relaxed));
+        last == Time(0) || now.since(last) >= WISH_INTERVAL
+    }
+    /// A data thread asks for a session.
+    pub(super) fn wish(&self, now: Time) {
+        self.wished.store(now.0, Ordering::Relaxed);
+    }
+    /// Adds bits; true if there were none, so that the peer has to be queued.
+    pub(super) fn add_raised(&self, what: Raised) -> bool {
+        self.raised.fetch_or(what.0, Ordering::AcqRel) == 0
+    }
+    /// Takes all bits.
+    pub(super) fn take_raised(&self) -> Raised {
+        Raised(self.raised.swap(0, Ordering::AcqRel))
     }
 }

@@ -1,8 +1,15 @@
 //! Everything that the tunnel refuses, each with a reason of its own: counted, the last evidence kept.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    array,
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
-use super::{PeerId, Time};
+use super::{Peer, PeerId, Time};
 use crate::noise::PublicKey;
 
 /// Why a packet or message was refused. The names are stable: status and metrics show them in snake_case.
@@ -72,15 +79,71 @@ pub enum Refusal {
 
 impl Refusal {
     /// All of them, in order.
-    pub const ALL: [Refusal; 29] = todo_all();
+    pub const ALL: [Refusal; 29] = [
+        Refusal::Malformed,
+        Refusal::Mac1,
+        Refusal::CookieWanted,
+        Refusal::RateLimited,
+        Refusal::HandshakeQueueFull,
+        Refusal::NoPrivateKey,
+        Refusal::HandshakeForged,
+        Refusal::UnknownKey,
+        Refusal::TimestampNotNewer,
+        Refusal::InitiationFlood,
+        Refusal::NotAsked,
+        Refusal::ResponseForged,
+        Refusal::CookieForged,
+        Refusal::LowOrderKey,
+        Refusal::NoSuchSession,
+        Refusal::SessionExpired,
+        Refusal::Forged,
+        Refusal::Replayed,
+        Refusal::InnerMalformed,
+        Refusal::SourceNotAllowed,
+        Refusal::EcnDropped,
+        Refusal::NoPeer,
+        Refusal::NoEndpoint,
+        Refusal::OutboundMalformed,
+        Refusal::StagedOverflow,
+        Refusal::HandshakeGivenUp,
+        Refusal::SendFailed,
+        Refusal::TunWriteFailed,
+        Refusal::Oversized,
+    ];
     /// Its stable name in snake_case.
     pub fn name(self) -> &'static str {
-        todo!()
+        match self {
+            Refusal::Malformed => "malformed",
+            Refusal::Mac1 => "mac1",
+            Refusal::CookieWanted => "cookie_wanted",
+            Refusal::RateLimited => "rate_limited",
+            Refusal::HandshakeQueueFull => "handshake_queue_full",
+            Refusal::NoPrivateKey => "no_private_key",
+            Refusal::HandshakeForged => "handshake_forged",
+            Refusal::UnknownKey => "unknown_key",
+            Refusal::TimestampNotNewer => "timestamp_not_newer",
+            Refusal::InitiationFlood => "initiation_flood",
+            Refusal::NotAsked => "not_asked",
+            Refusal::ResponseForged => "response_forged",
+            Refusal::CookieForged => "cookie_forged",
+            Refusal::LowOrderKey => "low_order_key",
+            Refusal::NoSuchSession => "no_such_session",
+            Refusal::SessionExpired => "session_expired",
+            Refusal::Forged => "forged",
+            Refusal::Replayed => "replayed",
+            Refusal::InnerMalformed => "inner_malformed",
+            Refusal::SourceNotAllowed => "source_not_allowed",
+            Refusal::EcnDropped => "ecn_dropped",
+            Refusal::NoPeer => "no_peer",
+            Refusal::NoEndpoint => "no_endpoint",
+            Refusal::OutboundMalformed => "outbound_malformed",
+            Refusal::StagedOverflow => "staged_overflow",
+            Refusal::HandshakeGivenUp => "handshake_given_up",
+            Refusal::SendFailed => "send_failed",
+            Refusal::TunWriteFailed => "tun_write_failed",
+            Refusal::Oversized => "oversized",
+        }
     }
-}
-
-const fn todo_all() -> [Refusal; 29] {
-    [Refusal::Malformed; 29]
 }
 
 /// What was seen when something was refused for the last time; only what is known is filled in.
@@ -100,21 +163,128 @@ pub struct Evidence {
     pub owner: Option<PublicKey>,
 }
 
+impl Evidence {
+    /// What is known of something that is about this peer.
+    pub(super) fn about(peer: &Peer, now: Time) -> Self {
+        Self { at: now, peer: Some(peer.id), key: Some(peer.public_key), ..Self::default() }
+    }
+}
+
 /// A count and the last evidence for each reason. Counting is one atomic addition; evidence is kept at most
 /// once a batch (`try_lock`: a data thread never waits for a reader).
-pub struct Refusals {/* private */}
+pub struct Refusals {
+    reasons: [Reason; Refusal::ALL.len()],
+}
+
+#[derive(Default)]
+struct Reason {
+    count: AtomicU64,
+    evidence: Mutex<Option<Evidence>>,
+}
 
 impl Refusals {
+    /// Nothing refused yet.
+    pub fn new() -> Self {
+        Self { reasons: array::from_fn(|_| Reason::default()) }
+    }
     /// Counts one, and keeps its evidence.
     pub fn count(&self, what: Refusal, evidence: Evidence) {
-        todo!()
+        self.add(what, 1);
+        // While someone else writes or reads, this one goes without: the count is what must be right.
+        if let Ok(mut last) = self.reasons[what as usize].evidence.try_lock() {
+            *last = Some(evidence);
+        }
     }
     /// Counts `n`, without evidence.
     pub fn add(&self, what: Refusal, n: u64) {
-        todo!()
+        self.reasons[what as usize].count.fetch_add(n, Ordering::Relaxed);
     }
     /// How many, and the last evidence.
     pub fn read(&self, what: Refusal) -> (u64, Option<Evidence>) {
-        todo!()
+        let reason = &self.reasons[what as usize];
+        let evidence = reason.evidence.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        (reason.count.load(Ordering::Relaxed), evidence)
+    }
+}
+
+impl Default for Refusals {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::HashSet, fmt, thread};
+
+    use serde::Serialize;
+
+    use super::*;
+
+    #[test]
+    fn all_names_every_reason_in_order_and_misses_none() {
+        for (place, refusal) in Refusal::ALL.into_iter().enumerate() {
+            assert_eq!(refusal as usize, place);
+        }
+        // The last variant is the last of ALL: a new one behind it breaks this test.
+        assert_eq!(Refusal::Oversized as usize + 1, Refusal::ALL.len());
+    }
+
+    #[test]
+    fn names_are_unique_and_are_what_serde_writes() {
+        let names: HashSet<_> = Refusal::ALL.map(Refusal::name).into();
+        assert_eq!(names.len(), Refusal::ALL.len());
+        for refusal in Refusal::ALL {
+            assert_eq!(Named(refusal).to_string(), refusal.name());
+        }
+    }
+
+    #[test]
+    fn counts_add_up_and_the_last_evidence_stays() {
+        let refusals = Refusals::new();
+        assert_eq!(refusals.read(Refusal::Mac1), (0, None));
+        for n in 1..=3 {
+            refusals.count(Refusal::Mac1, Evidence { at: Time(n), ..Evidence::default() });
+        }
+        refusals.add(Refusal::Mac1, 4);
+        let (count, evidence) = refusals.read(Refusal::Mac1);
+        assert_eq!((count, evidence.map(|evidence| evidence.at)), (7, Some(Time(3))));
+        assert_eq!(refusals.read(Refusal::Malformed), (0, None));
+    }
+
+    #[test]
+    fn a_count_is_never_lost_while_others_write_and_read() {
+        let refusals = Refusals::new();
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for n in 0..10_000 {
+                        refusals.count(Refusal::Forged, Evidence { at: Time(n), ..Evidence::default() });
+                        if n % 16 == 0 {
+                            refusals.read(Refusal::Forged);
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!(refusals.read(Refusal::Forged).0, 40_000);
+    }
+
+    #[test]
+    fn a_writer_does_not_wait_for_a_reader() {
+        let refusals = Refusals::new();
+        let reading = refusals.reasons[Refusal::Forged as usize].evidence.lock().expect("not poisoned");
+        refusals.count(Refusal::Forged, Evidence::default());
+        drop(reading);
+        assert_eq!(refusals.read(Refusal::Forged), (1, None));
+    }
+
+    /// What serde writes: a `Formatter` is a serializer that writes a variant's name.
+    struct Named(Refusal);
+
+    impl fmt::Display for Named {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            self.0.serialize(f)
+        }
     }
 }

@@ -5,24 +5,60 @@
 //! handle_handshake / handle_raised / apply / expire
 //!         └── then, until each is None: poll_transmit, poll_event; then sleep until deadline()
 //! ```
+//!
+//! The files, by the walk: [`change`] and `apply` (what is asked), `receive` (handshake messages that came),
+//! `send` (those that go), `hooks` (what the data threads raised), `expire` (what time brings), [`status`]
+//! and [`event`] (what is seen). What they work on: `peer` (one peer's truth) with `keypairs` (its sessions),
+//! `routes`, `indices`, `timers`, `load` with `limiter`, and `outbox` (both queues that leave the room).
 
+mod apply;
 pub mod change;
 pub mod event;
+mod expire;
+mod hooks;
+mod indices;
+mod keypairs;
+mod limiter;
+mod load;
+mod outbox;
+mod peer;
+mod receive;
+mod routes;
+mod send;
 pub mod status;
-// private, by the walk: peer (one peer's truth), handshake (receive and send), timers (a table by peer and kind),
-// load (under load or not, the rate limiter), indices (random receiver indices)
+mod timers;
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use rand_core::CryptoRng;
 
-pub use change::{AllowedIpOp, Change, ChangeError, PeerChange};
+pub use change::{AllowedIpOp, Change, ChangeError, MAX_PEERS, PeerChange};
 pub use event::Event;
+pub use expire::EXPIRE_BATCH;
+pub use outbox::{EVENT_QUEUE, TRANSMIT_QUEUE};
 pub use status::{PeerStatus, Status};
 
-use crate::forward::{Endpoint, Forward, HandshakeDatagram, Peer, PeerId, Raised, Time};
+use crate::forward::{
+    Endpoint, Evidence, Forward, HandshakeDatagram, Peer, PeerId, Raised, Refusal, Time, session,
+};
+use crate::noise::{Identity, PublicKey, Tai64n, macs::MacKeys};
 use crate::wire::ecn::Ecn;
+
+/// An unanswered initiation is sent again after this, and no two leave within it (paper, section 6.1).
+pub const REKEY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Up to this is added to REKEY_TIMEOUT, by chance, so that two ends do not stay in step.
+pub const REKEY_JITTER: Duration = Duration::from_millis(333);
+/// Initiations in a row before the handshake is given up: REKEY_ATTEMPT_TIME (90 s) by REKEY_TIMEOUT.
+pub const MAX_ATTEMPTS: u32 = 18;
+/// Data that came is answered with an empty packet after this, if with nothing else (section 6.5).
+pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A peer's initiations are read at most this often (the kernel's INITIATIONS_PER_SECOND, 50).
+pub const INITIATION_INTERVAL: Duration = Duration::from_millis(20);
+/// A cookie serves for this long, and so does the secret that it comes from (section 5.4.7).
+pub const COOKIE_LIFETIME: Duration = Duration::from_secs(120);
+/// After this long without a new handshake all that is secret about the last one is erased (section 6.3).
+pub const ERASE_AFTER_TIME: Duration = Duration::from_secs(3 * session::REJECT_AFTER_TIME.as_secs());
 
 /// The two clocks at one moment: boot time for everything, wall time for TAI64N and for people.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +76,12 @@ pub struct Timing {
     pub rekey_after: Duration,
 }
 
+impl Default for Timing {
+    fn default() -> Self {
+        Self { rekey_after: session::REKEY_AFTER_TIME }
+    }
+}
+
 /// A datagram to send.
 #[derive(Clone, Debug)]
 pub struct Transmit {
@@ -53,61 +95,158 @@ pub struct Transmit {
     pub datagram: Bytes,
 }
 
+/// Our key pair and the mac keys of what is sent to us.
+struct Ours {
+    identity: Identity,
+    macs: MacKeys,
+}
+
 /// The upper half of one tunnel.
-pub struct Tunnel {/* private; holds Arc<Forward>, Box<dyn CryptoRng + Send>, peers, timers, load, queues */}
+pub struct Tunnel {
+    forward: Arc<Forward>,
+    timing: Timing,
+    rng: Box<dyn CryptoRng + Send>,
+    ours: Option<Ours>,
+    peers: peer::Peers,
+    routes: routes::Routes,
+    indices: indices::Indices,
+    timers: timers::Timers,
+    load: load::Load,
+    outbox: outbox::Outbox,
+    /// No peer is ever sent a timestamp at or before this: the newest that a peer now gone was sent. Were it
+    /// made again after the wall clock went back, our initiations would else be replays to it.
+    timestamp_floor: Tai64n,
+}
 
 impl Tunnel {
-    /// A tunnel without key and peers, that publishes into `forward`. `mtu` bounds the padding of staged packets.
+    /// A tunnel without key and peers, that publishes into `forward`.
     pub fn new(forward: Arc<Forward>, timing: Timing, rng: Box<dyn CryptoRng + Send>) -> Self {
-        todo!()
+        let rekey_after = timing.rekey_after.min(session::REKEY_AFTER_TIME);
+        Self {
+            forward,
+            timing: Timing { rekey_after },
+            rng,
+            ours: None,
+            peers: peer::Peers::default(),
+            routes: routes::Routes::default(),
+            indices: indices::Indices::default(),
+            timers: timers::Timers::default(),
+            load: load::Load::default(),
+            outbox: outbox::Outbox::default(),
+            timestamp_floor: Tai64n::default(),
+        }
     }
+
     /// The half that the data threads have.
     pub fn forward(&self) -> &Arc<Forward> {
-        todo!()
+        &self.forward
     }
+
     /// Alters the tunnel: all of the change, or none of it and why.
     pub fn apply(&mut self, change: Change, now: Now) -> Result<(), ChangeError> {
-        todo!()
+        self.make(change, now)
     }
+
     /// After a batch of [`Self::apply`]: publishes allowed IPs once. (Also done by any `handle_*` and `expire`.)
     pub fn publish(&mut self) {
-        todo!()
+        if let Some(table) = self.routes.take_changed(&self.peers) {
+            self.forward.routes.store(Arc::new(table));
+        }
     }
+
     /// An initiation, response or cookie reply. `waiting`: how many handshake datagrams wait behind it (under
     /// load from an eighth of [`crate::forward::HANDSHAKE_QUEUE`] on, and for one second after).
     pub fn handle_handshake(&mut self, datagram: HandshakeDatagram, waiting: usize, now: Now) {
-        todo!()
+        self.publish();
+        if self.load.note(waiting, now.boot) {
+            self.outbox.event(Event::UnderLoad(self.load.is_under()));
+        }
+        self.receive(&datagram, now);
     }
+
     /// What a data thread raised at a peer.
     pub fn handle_raised(&mut self, peer: &Arc<Peer>, raised: Raised, now: Now) {
-        todo!()
+        self.publish();
+        if self.peers.of(peer.id).is_none() {
+            return; // taken away since
+        }
+        if raised.has(Raised::CONFIRMED) {
+            self.session_confirmed(peer.id, now);
+        }
+        if raised.has(Raised::ROAMED) {
+            self.endpoint_moved(peer.id);
+        }
+        if raised.has(Raised::TIMER) {
+            self.arm_activity_timers(peer.id, now.boot);
+        }
+        if raised.has(Raised::WANTS_SESSION) {
+            self.session_wanted(peer.id, now);
+        }
     }
-    /// Does all that is due.
+
+    /// Does what is due: at most [`EXPIRE_BATCH`] timers, so that the outbox is drained between; if more are
+    /// due, `deadline` says so.
     pub fn expire(&mut self, now: Now) {
-        todo!()
+        self.publish();
+        if self.load.expire(now.boot) {
+            self.outbox.event(Event::UnderLoad(false));
+        }
+        self.expire_timers(now);
     }
+
     /// When `expire` is wanted next.
     pub fn deadline(&self) -> Option<Time> {
-        todo!()
+        [self.timers.next(), self.load.deadline()].into_iter().flatten().min()
     }
+
     /// The next datagram to send.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
-        todo!()
+        self.outbox.poll_transmit()
     }
+
     /// The next thing that happened.
     pub fn poll_event(&mut self) -> Option<Event> {
-        todo!()
+        self.outbox.poll_event()
     }
-    /// The device came up: peers with a persistent keepalive send one now (netns.sh, "keepalive on link up").
+
+    /// The device came up: what was staged asks for its sessions, and peers with a persistent keepalive send
+    /// one now (netns.sh, "keepalive on link up"): the next `expire` does it.
     pub fn link_up(&mut self, now: Now) {
-        todo!()
+        self.publish();
+        self.wake_peers(now);
     }
+
+    /// The address of ours that this peer talked to cannot be sent from any more.
+    pub fn forget_local(&mut self, peer: PeerId) {
+        if let Some(peer) = self.peers.of(peer) {
+            peer.shared.forget_local();
+        }
+    }
+
+    /// That address is gone from the host (`None`: routes changed, any source may be the wrong one now): the
+    /// kernel chooses a source for these peers until they are heard from again.
+    pub fn forget_locals(&mut self, address: Option<IpAddr>) {
+        for peer in self.peers.iter() {
+            let local = peer.shared.endpoint().and_then(|endpoint| endpoint.local);
+            if local.is_some_and(|local| address.is_none_or(|gone| gone == local.address)) {
+                peer.shared.forget_local();
+            }
+        }
+    }
+
     /// Everything that can be seen.
     pub fn status(&self, now: Now) -> Status {
-        todo!()
+        self.look(now)
     }
+
     /// One peer by key, without building the whole status.
-    pub fn peer_id(&self, key: &crate::noise::PublicKey) -> Option<PeerId> {
-        todo!()
+    pub fn peer_id(&self, key: &PublicKey) -> Option<PeerId> {
+        self.peers.id(key)
+    }
+
+    /// Counts what is refused, with its evidence.
+    fn refuse(&self, what: Refusal, evidence: Evidence) {
+        tracing::trace!(reason = what.name(), from = ?evidence.from, peer = ?evidence.peer, "refused");
+        self.forward.refusals.count(what, evidence);
     }
 }

@@ -1,10 +1,15 @@
 //! Everything that can be seen of a tunnel.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use ipnet::IpNet;
 
-use crate::forward::{Evidence, PeerId, Refusal};
+use super::{Now, Tunnel, peer::PeerState};
+use crate::forward::{Evidence, PeerId, Refusal, Time, session::REJECT_AFTER_TIME};
 use crate::noise::{PresharedKey, PrivateKey, PublicKey};
 
 /// A tunnel at one moment.
@@ -59,4 +64,51 @@ pub struct PeerStatus {
     pub staged: usize,
     /// Unanswered initiations in a row.
     pub attempts: u32,
+}
+
+impl Tunnel {
+    pub(super) fn look(&self, now: Now) -> Status {
+        let identity = self.ours.as_ref().map(|ours| &ours.identity);
+        let counted = Refusal::ALL.into_iter().filter_map(|refusal| {
+            let (count, evidence) = self.forward.refusals.read(refusal);
+            (count > 0).then_some((refusal, count, evidence))
+        });
+        Status {
+            private_key: identity.map(|identity| identity.private_key().clone()),
+            public_key: identity.map(|identity| *identity.public_key()),
+            peers: self.peers.iter().map(|peer| peer.look(now.boot)).collect(),
+            refusals: counted.collect(),
+            under_load: self.load.is_under(),
+        }
+    }
+}
+
+impl PeerState {
+    fn look(&self, now: Time) -> PeerStatus {
+        let shared = &self.shared;
+        let endpoint = shared.endpoint();
+        let activity = &shared.activity;
+        let number = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let received = Some(number(&activity.received)).filter(|&received| received != 0);
+        let age = self.keypairs.current().map(|session| now.since(session.start().birth));
+        PeerStatus {
+            id: shared.id,
+            public_key: shared.public_key,
+            label: self.label(),
+            preshared_key: Some(self.preshared_key.clone()).filter(|key| !key.is_zero()),
+            endpoint: endpoint.map(|endpoint| endpoint.remote),
+            local: endpoint.and_then(|endpoint| endpoint.local).map(|local| local.address),
+            last_handshake: self.last_handshake,
+            session_age: age.filter(|&age| age < REJECT_AFTER_TIME),
+            last_received: received.map(|received| now.since(Time(received))),
+            rx_bytes: number(&activity.rx_bytes),
+            tx_bytes: number(&activity.tx_bytes),
+            rx_packets: number(&activity.rx_packets),
+            tx_packets: number(&activity.tx_packets),
+            persistent_keepalive: self.persistent_keepalive,
+            allowed_ips: self.allowed_ips.iter().copied().collect(),
+            staged: shared.staged(),
+            attempts: self.handshake.attempts,
+        }
+    }
 }

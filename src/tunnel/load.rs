@@ -1,0 +1,101 @@
+//! Under load or not: when cookies are demanded, from which secret they come, and who has used up his rate.
+
+use std::{net::IpAddr, time::Duration};
+
+use rand_core::CryptoRng;
+
+use super::{COOKIE_LIFETIME, limiter::Limiter};
+use crate::{
+    forward::{HANDSHAKE_QUEUE, Time},
+    noise::macs::CookieSecret,
+};
+
+/// Datagrams in the queue from which on cookies are demanded.
+const BUSY: usize = HANDSHAKE_QUEUE / 8;
+/// And for how long after.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// The state of the defence.
+#[derive(Default)]
+pub(super) struct Load {
+    until: Option<Time>,
+    secret: Option<(CookieSecret, Time)>,
+    limiter: Limiter,
+}
+
+impl Load {
+    /// So many wait: true if we are now under load and were not, or the other way round.
+    pub(super) fn note(&mut self, waiting: usize, now: Time) -> bool {
+        let before = self.is_under();
+        if waiting >= BUSY {
+            self.until = Some(now + LINGER);
+        } else {
+            self.expire(now);
+        }
+        before != self.is_under()
+    }
+
+    /// Ends it when its time is over: true if it ended.
+    pub(super) fn expire(&mut self, now: Time) -> bool {
+        let over = self.until.is_some_and(|until| until <= now);
+        if over {
+            self.until = None;
+        }
+        over
+    }
+
+    /// Are cookies demanded?
+    pub(super) fn is_under(&self) -> bool {
+        self.until.is_some()
+    }
+
+    /// When it will end if nothing more comes.
+    pub(super) fn deadline(&self) -> Option<Time> {
+        self.until
+    }
+
+    /// The secret that cookies come from; a new one when it is too old.
+    pub(super) fn secret(&mut self, now: Time, rng: &mut (impl CryptoRng + ?Sized)) -> &CookieSecret {
+        let old = self.secret.as_ref().is_none_or(|(_, birth)| now.since(*birth) >= COOKIE_LIFETIME);
+        if old {
+            self.secret = None;
+        }
+        &self.secret.get_or_insert_with(|| (CookieSecret::generate(rng), now)).0
+    }
+
+    /// May this source have another handshake read?
+    pub(super) fn allows(&mut self, source: IpAddr, now: Time) -> bool {
+        self.limiter.allows(source, now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    #[test]
+    fn load_begins_at_an_eighth_of_the_queue_and_ends_one_second_after() {
+        let mut load = Load::default();
+        assert!(!load.note(BUSY - 1, Time(1)));
+        assert!(!load.is_under());
+        assert!(load.note(BUSY, Time(1)));
+        assert!(load.is_under());
+        assert_eq!(load.deadline(), Some(Time(1 + SECOND)));
+        assert!(!load.note(0, Time(SECOND)));
+        assert!(load.is_under());
+        assert!(load.note(0, Time(1 + SECOND)));
+        assert!(!load.is_under());
+        assert_eq!(load.deadline(), None);
+    }
+
+    #[test]
+    fn load_ends_by_time_alone() {
+        let mut load = Load::default();
+        load.note(BUSY, Time(1));
+        assert!(!load.expire(Time(SECOND)));
+        assert!(load.expire(Time(1 + SECOND)));
+        assert!(!load.is_under());
+    }
+}

@@ -1,0 +1,161 @@
+//! Handshake messages and keepalives that go out, and what was staged until there was a session.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{Now, REKEY_JITTER, REKEY_TIMEOUT, Transmit, Tunnel, timers::Timer};
+use crate::{
+    forward::{Endpoint, Evidence, PeerId, Refusal, Session, Time},
+    noise::handshake::initiate,
+    wire::{
+        ecn::Ecn,
+        message::{INITIATION_LEN, Index, RESPONSE_LEN, Response},
+    },
+};
+
+impl Tunnel {
+    /// Somebody has something to send: a handshake, if it takes one. Counts from there when it is given up.
+    pub(super) fn session_wanted(&mut self, id: PeerId, now: Now) {
+        let Some(peer) = self.peers.of_mut(id) else { return };
+        peer.handshake.retries = 0;
+        if peer.needs_session(now.boot) {
+            self.send_initiation(id, now);
+        }
+    }
+
+    /// Sends an initiation; if the last handshake message is too young, sees to it that one goes out later.
+    pub(super) fn send_initiation(&mut self, id: PeerId, now: Now) {
+        let Some(peer) = self.peers.of(id) else { return };
+        if peer.shared.endpoint().is_none() {
+            return; // counted where the packet came from
+        }
+        if peer.remote.is_none() {
+            self.refuse(Refusal::NoPrivateKey, self.about(id, now));
+            return;
+        }
+        if let Some(turn) = peer.handshake.must_wait(now.boot) {
+            if !self.timers.is_set(id, Timer::Retransmit) {
+                self.retransmit_after(id, turn);
+            }
+            return;
+        }
+        if let Some(mut message) = self.new_initiation(id, now) {
+            self.transmit_handshake(id, &mut message, now);
+            self.retransmit_after(id, now.boot + REKEY_TIMEOUT);
+        }
+    }
+
+    /// Sets the timer for the next initiation, not quite at that moment.
+    pub(super) fn retransmit_after(&mut self, id: PeerId, earliest: Time) {
+        let at = earliest + self.jitter();
+        self.timers.set(id, Timer::Retransmit, at);
+    }
+
+    /// A fresh ephemeral key, a later timestamp; the initiation before it is forgotten.
+    fn new_initiation(&mut self, id: PeerId, now: Now) -> Option<[u8; INITIATION_LEN]> {
+        let index = self.indices.draw(id, &mut *self.rng);
+        let peer = self.peers.of_mut(id)?;
+        peer.handshake.sent = Some(now.boot);
+        let timestamp = peer.handshake.next_timestamp(now.wall);
+        match initiate(peer.remote.as_ref()?, index, timestamp, &mut *self.rng) {
+            Ok((pending, initiation)) => {
+                if let Some(before) = peer.handshake.pending.replace(pending) {
+                    self.indices.release(before.index());
+                }
+                Some(initiation.to_bytes())
+            }
+            Err(error) => {
+                tracing::debug!(peer = peer.label(), %error, "no initiation");
+                self.indices.release(index);
+                self.refuse(Refusal::LowOrderKey, self.about(id, now));
+                None
+            }
+        }
+    }
+
+    pub(super) fn send_response(&mut self, id: PeerId, response: &Response, now: Now) {
+        let Some(peer) = self.peers.of_mut(id) else { return };
+        peer.handshake.sent = Some(now.boot); // we do not initiate while the peer does
+        let mut message: [u8; RESPONSE_LEN] = response.to_bytes();
+        self.transmit_handshake(id, &mut message, now);
+    }
+
+    fn transmit_handshake(&mut self, id: PeerId, message: &mut [u8], now: Now) {
+        let Some(peer) = self.peers.of_mut(id) else { return };
+        peer.handshake.fill_macs(message, now.boot);
+        self.transmit_empty(id, Bytes::copy_from_slice(message), now.boot);
+    }
+
+    /// The answer under load: smaller than the question, and all that its sender gets.
+    pub(super) fn send_cookie(&mut self, message: &[u8], sender: Index, to: &Endpoint, now: Now) {
+        let Some(ours) = &self.ours else { return };
+        let cookie = self.load.secret(now.boot, &mut *self.rng).cookie(&to.remote);
+        let reply = ours.macs.seal_cookie(sender, message, &cookie, &mut *self.rng);
+        let datagram = Bytes::copy_from_slice(&reply.to_bytes());
+        let transmit = Transmit { peer: None, to: *to, ecn: Ecn::NotEct, datagram };
+        if !self.outbox.transmit(transmit) {
+            self.forward.refusals.add(Refusal::HandshakeQueueFull, 1);
+        }
+    }
+
+    /// An empty packet; a new session if there is none to seal it with, or only an old one.
+    pub(super) fn send_keepalive(&mut self, id: PeerId, now: Now) {
+        let Some(peer) = self.peers.of_mut(id) else { return };
+        let current = peer.keypairs.current().cloned();
+        let sealed = current.as_ref().and_then(|session| session.seal(&[], 0, now.boot));
+        let old = current.is_none_or(|session| session.wants_rekey(now.boot));
+        let wanted = old || sealed.is_none();
+        if let Some(datagram) = sealed {
+            self.transmit_empty(id, datagram.into(), now.boot);
+        }
+        if wanted {
+            self.session_wanted(id, now);
+        }
+    }
+
+    /// From now on the data threads seal with this session. What was staged leaves first; says how many.
+    pub(super) fn seal_with(&mut self, id: PeerId, session: Arc<Session>, now: Now) -> usize {
+        let Some(peer) = self.peers.of(id) else { return 0 };
+        let staged = peer.shared.set_current(Some(session), now.boot);
+        let count = staged.len();
+        for datagram in staged {
+            self.transmit(id, datagram.into());
+        }
+        self.arm_activity_timers(id, now.boot);
+        count
+    }
+
+    /// Queues a handshake message or keepalive: authentic, and no data.
+    fn transmit_empty(&mut self, id: PeerId, datagram: Bytes, now: Time) {
+        let bytes = datagram.len() as u64;
+        if self.transmit(id, datagram)
+            && let Some(peer) = self.peers.of(id)
+        {
+            peer.shared.activity.authentic_sent(bytes, now);
+        }
+    }
+
+    /// Queues a datagram to where the peer is; false if there is no such place, or no room.
+    fn transmit(&mut self, id: PeerId, datagram: Bytes) -> bool {
+        let endpoint = self.peers.of(id).and_then(|peer| peer.shared.endpoint());
+        let Some(to) = endpoint else { return false };
+        let queued = self.outbox.transmit(Transmit { peer: Some(id), to, ecn: Ecn::NotEct, datagram });
+        if !queued {
+            self.forward.refusals.add(Refusal::HandshakeQueueFull, 1);
+        }
+        queued
+    }
+
+    /// A little time, by chance.
+    pub(super) fn jitter(&mut self) -> std::time::Duration {
+        let most = u64::try_from(REKEY_JITTER.as_nanos()).expect("a third of a second");
+        std::time::Duration::from_nanos(self.rng.next_u64() % (most + 1))
+    }
+
+    /// Evidence about a peer alone.
+    fn about(&self, id: PeerId, now: Now) -> Evidence {
+        let key = self.peers.of(id).map(|peer| peer.shared.public_key);
+        Evidence { at: now.boot, peer: Some(id), key, ..Evidence::default() }
+    }
+}
