@@ -62,12 +62,12 @@ fn end(host: Host, role: Role, other: u32) -> End {
     forward.routes.store(Arc::new(AllowedIps::build(prefixes)));
     let plane = host.run(|| {
         let (tun, sockets) = (TunDevice::create(TUN, MTU).unwrap(), UdpSockets::bind(0, 0).unwrap());
-        let icmp_from = role.inner.iter().map(|address| ip(address)).collect();
-        Plane::start(Arc::clone(&forward), tun, sockets, PlaneSettings { mtu: MTU, icmp_from }).unwrap()
+        Plane::start(Arc::clone(&forward), tun, sockets, PlaneSettings { mtu: MTU }).unwrap()
     });
     link::up(&host, TUN).unwrap();
     host.add_address(TUN, &format!("{}/24", role.inner[0])).unwrap();
     host.add_address(TUN, &format!("{}/64", role.inner[1])).unwrap();
+    usable(&host, role.inner[1]);
     End { plane, forward, peer, host }
 }
 
@@ -80,6 +80,8 @@ fn pair(name: &str) -> (End, End) {
         host.add_address("eth0", v4).unwrap();
         host.add_address("eth0", v6).unwrap();
     }
+    usable(&a, "192.0.2.2");
+    usable(&a, "2001:db8::2");
     let (ours, theirs) = ([7; 32], [8; 32]);
     let a = end(
         a,
@@ -102,6 +104,13 @@ fn pair(name: &str) -> (End, End) {
         0xa,
     );
     (a, b)
+}
+
+/// Waits until `host` reaches `address`. The kernel brings up cables and makes an IPv6 address local in its own
+/// time, after it has said yes; until then packets to it are lost.
+#[track_caller]
+fn usable(host: &Host, address: &str) {
+    until(address, || host.ping(ip(address), 1).is_ok_and(|pings| pings.received == 1));
 }
 
 /// One end alone, for what needs no answer.
@@ -157,7 +166,7 @@ fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-/// Polls for up to two seconds.
+/// Asks again and again, for two seconds if the question itself takes no time.
 #[track_caller]
 fn until(what: &str, mut holds: impl FnMut() -> bool) {
     for _ in 0..200 {
@@ -166,7 +175,7 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
         }
         thread::sleep(Duration::from_millis(10));
     }
-    panic!("not within two seconds: {what}");
+    panic!("never: {what}");
 }
 
 #[test]
@@ -174,11 +183,10 @@ fn ping_udp_and_tcp_pass_in_each_combination_of_families() {
     if !need_root() {
         return;
     }
-    let (a, b) = pair("pass");
     for outer in ["192.0.2.2", "2001:db8::2"] {
-        a.call(outer, b.plane.port());
         // b learns where a is from a's first packet.
-        b.peer.set_endpoint(None);
+        let (a, b) = pair("pass");
+        a.call(outer, b.plane.port());
         for inner in ["10.77.0.2", "fd77::2"] {
             let pings = a.host.ping(ip(inner), 3).unwrap();
             assert_eq!((pings.sent, pings.received), (3, 3), "{inner} in {outer}");
@@ -206,11 +214,11 @@ fn a_packet_that_no_peer_owns_is_answered_by_icmp() {
         let pings = a.host.ping(ip(destination), 1).unwrap();
         assert_eq!((pings.received, pings.refused), (0, 1), "{destination}");
     }
-    assert_eq!(a.refused(Refusal::NoPeer).0, 2);
+    // At least: the kernel's own multicast over IPv6 is nobody's, either.
+    assert!(a.refused(Refusal::NoPeer).0 >= 2);
     // A peer without an endpoint is another reason, and also heard.
-    let pings = a.host.ping(ip("10.77.0.9"), 1).unwrap();
-    assert_eq!(pings.refused, 1);
-    assert!(a.refused(Refusal::NoEndpoint).0 >= 1);
+    assert_eq!(a.host.ping(ip("10.77.0.9"), 1).unwrap().refused, 1);
+    assert_eq!(a.refused(Refusal::NoEndpoint).1.unwrap().inner, Some(ip("10.77.0.9")));
 }
 
 #[test]
@@ -223,8 +231,8 @@ fn a_flood_of_packets_that_no_peer_owns_is_not_answered_each() {
     let socket = a.host.run(|| UdpSocket::bind("10.77.0.1:0").unwrap());
     let before = link::passed(&a.host, TUN).unwrap().rx_packets;
     for n in 0..2000 {
-        // An ICMP error that came back is reported by the next send; that send is repeated.
-        while socket.send_to(b"x", "10.78.0.1:9").is_err() {}
+        // An ICMP error that came back may be reported by the next send, which then sends nothing.
+        let _ = socket.send_to(b"x", "10.78.0.1:9").or_else(|_| socket.send_to(b"x", "10.78.0.1:9"));
         if n % 100 == 0 {
             thread::sleep(Duration::from_millis(5));
         }
@@ -242,7 +250,9 @@ fn a_source_address_that_is_gone_is_forgotten_and_the_packet_still_leaves() {
     let (a, b) = pair("source");
     for (outer, extra) in [("192.0.2.2", "192.0.2.9/24"), ("2001:db8::2", "2001:db8::9/64")] {
         a.host.add_address("eth0", extra).unwrap();
-        let address = ip(extra.split('/').next().unwrap());
+        let extra_address = extra.split('/').next().unwrap();
+        usable(&a.host, extra_address);
+        let address = ip(extra_address);
         let remote = SocketAddr::new(ip(outer), b.plane.port());
         let with_extra = Endpoint { remote, local: Some(Local { address, interface: 0 }) };
         a.peer.set_endpoint(Some(with_extra));

@@ -51,11 +51,11 @@ fn a_device_that_is_held_is_refused_and_its_holder_named() {
 #[test]
 fn a_persistent_device_of_somebody_else_is_refused_and_left_alone() {
     in_own_network(|| {
-        ip(&format!("tuntap add dev {NAME} mode tun"));
-        let error = refused(NAME);
+        ip("tuntap add dev vpndplkept mode tun");
+        let error = refused("vpndplkept");
         assert_eq!(error.kind(), ErrorKind::AlreadyExists);
         assert!(error.to_string().contains("exists already"), "{error}");
-        assert!(exists(NAME));
+        assert!(exists("vpndplkept"));
     });
 }
 

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use common::network::{in_own_network, ip};
+use common::network::{add_address, in_own_network, ip};
 use socket2::{Domain, SockRef, Socket, Type};
 use vpnd::{
     forward::{Endpoint, Local},
@@ -111,8 +111,8 @@ fn range(from: u16, to: u16) {
 #[test]
 fn answers_leave_from_the_address_that_was_contacted() {
     in_own_network(|| {
-        for address in ["fd00::1/128", "fd00::2/128"] {
-            ip(&format!("address add {address} dev lo nodad"));
+        for address in ["fd00::1", "fd00::2"] {
+            add_address(address, "lo");
         }
         let sockets = UdpSockets::bind(0, 0).unwrap();
         let cases = [
@@ -139,14 +139,14 @@ fn a_source_address_that_is_gone_is_left_out_and_reported() {
     in_own_network(|| {
         let sockets = UdpSockets::bind(0, 0).unwrap();
         for (client, source) in [("127.0.0.1:0", "10.9.0.1"), ("[::1]:0", "fd00::9")] {
-            let prefix = if source.contains(':') { "128 dev lo nodad" } else { "32 dev lo" };
             let client = stranger(client);
             let to = endpoint(client.local_addr().unwrap(), Some(source));
-            ip(&format!("address add {source}/{prefix}"));
+            add_address(source, "lo");
             assert_eq!(sockets.send(&to, Ecn::NotEct, b"with").unwrap(), Sent::AsAsked);
             let (_, from) = client.recv_from(&mut [0; 8]).unwrap();
             assert_eq!(from.ip(), source.parse::<IpAddr>().unwrap());
-            ip(&format!("address del {source}/{}", prefix.trim_end_matches(" nodad")));
+            let prefix = if source.contains(':') { 128 } else { 32 };
+            ip(&format!("address del {source}/{prefix} dev lo"));
             assert_eq!(sockets.send(&to, Ecn::NotEct, b"without").unwrap(), Sent::LocalGone);
             let (len, from) = client.recv_from(&mut [0; 8]).unwrap();
             assert_eq!((len, from.ip()), (7, client.local_addr().unwrap().ip()));
@@ -176,7 +176,16 @@ fn a_link_local_address_keeps_its_interface() {
         let index = ip("-o link show vpndpl0").split(':').next().unwrap().parse().unwrap();
         let sockets = UdpSockets::bind(0, 0).unwrap();
         let client = stranger("[::]:0");
-        client.send_to(b"?", format!("[fe80::a%{index}]:{}", sockets.port())).unwrap();
+        // The link comes up, and the address with it, in the kernel's own time.
+        let to = format!("[fe80::a%{index}]:{}", sockets.port());
+        client.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        let mut tries = (0..100).filter(|_| {
+            let _ = client.send_to(b"?", &to);
+            let descriptor = sockets.descriptor(Family::V6).unwrap();
+            let wait = poll::wait([Some((descriptor, Interest::Read))], Some(Duration::from_millis(20)));
+            wait.unwrap()[0].readable
+        });
+        assert!(tries.next().is_some(), "never reached {to}");
         let got = receive(&sockets, Family::V6, &mut [0; 8]);
         let address = "fe80::a".parse().unwrap();
         assert_eq!(got.from.local, Some(Local { address, interface: index }));

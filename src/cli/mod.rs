@@ -1,11 +1,11 @@
 //! The commands; the only place that prints. `vpnd --config FILE` is the daemon, the rest stand beside it.
 
-pub mod check;
-pub mod convert;
-pub mod disk;
-pub mod keys;
-pub mod lab;
-pub mod status;
+pub mod check; // check
+pub mod convert; // import, export
+pub mod disk; // configurations and secrets as files
+pub mod keys; // genkey, genpsk, pubkey
+pub mod lab; // lab
+pub mod status; // status
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
@@ -16,14 +16,6 @@ use crate::{
     forward::session::REKEY_AFTER_TIME,
     tunnel::Timing,
 };
-
-/// Exit codes beside 0 (done) and clap's 2 (usage).
-pub(crate) mod exit {
-    /// It was tried and failed.
-    pub(crate) const FAILED: u8 = 1;
-    /// The configuration is at fault (EX_CONFIG of sysexits.h).
-    pub(crate) const CONFIG: u8 = 78;
-}
 
 /// A WireGuard VPN daemon: one process, one file, and it explains itself.
 ///
@@ -56,17 +48,17 @@ struct DaemonArgs {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Check configuration files without opening anything.
-    Check(check::Args),
+    Check(check::Check),
     /// Make a private key.
-    Genkey(keys::GenerateArgs),
+    Genkey(keys::NewKey),
     /// Print the public key of a private key.
-    Pubkey(keys::PubkeyArgs),
+    Pubkey(keys::Pubkey),
     /// Make a preshared key.
-    Genpsk(keys::GenerateArgs),
+    Genpsk(keys::NewKey),
     /// Turn a wg-quick file into vpnd's form.
-    Import(convert::ImportArgs),
+    Import(convert::Convert),
     /// Turn vpnd's form into a wg-quick file.
-    Export(convert::ExportArgs),
+    Export(convert::Convert),
     /// Show running tunnels: who is connected, and what is wrong.
     Status(status::Args),
     /// Two hosts in network namespaces, a tunnel between them, and the way that a packet takes.
@@ -80,13 +72,13 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
         None => run_daemon(cli.daemon),
-        Some(Command::Check(args)) => check::run(args),
-        Some(Command::Genkey(args)) => keys::genkey(args),
-        Some(Command::Pubkey(args)) => keys::pubkey(args),
-        Some(Command::Genpsk(args)) => keys::genpsk(args),
-        Some(Command::Import(args)) => convert::import(args),
-        Some(Command::Export(args)) => convert::export(args),
-        Some(Command::Status(args)) => status::run(args),
+        Some(Command::Check(args)) => check::run(&args),
+        Some(Command::Genkey(args)) => keys::genkey(&args),
+        Some(Command::Pubkey(args)) => keys::pubkey(&args),
+        Some(Command::Genpsk(args)) => keys::genpsk(&args),
+        Some(Command::Import(args)) => convert::import(&args),
+        Some(Command::Export(args)) => convert::export(&args),
+        Some(Command::Status(args)) => show_status(args),
         Some(Command::Lab(args)) => lab::run(args),
     }
 }
@@ -99,7 +91,10 @@ fn run_daemon(args: DaemonArgs) -> ExitCode {
     let path = args.config.expect("clap requires --config where there is no command");
     let config = match disk::read_config(&path) {
         Ok(config) => config,
-        Err(error) => return error.report(),
+        Err(error) => {
+            eprintln!("{error}");
+            return error.exit_code();
+        }
     };
     let rekey_after = args.rekey_after.map_or(REKEY_AFTER_TIME, Duration::from_secs);
     let options = Options { run_dir: args.run_dir, timing: Timing { rekey_after } };
@@ -107,7 +102,17 @@ fn run_daemon(args: DaemonArgs) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("vpnd: {error}");
-            ExitCode::from(exit::FAILED)
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn show_status(args: status::Args) -> ExitCode {
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(status::run(args)),
+        Err(error) => {
+            eprintln!("vpnd: cannot start the runtime: {error}");
+            ExitCode::FAILURE
         }
     }
 }

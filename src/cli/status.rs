@@ -279,3 +279,202 @@ fn bytes(n: u64) -> String {
 fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::schema::{EvidenceReport, RefusalReport};
+    use crate::control::{ControlServer, InterfaceStatus, Request};
+
+    fn report() -> StatusReport {
+        let peer = PeerReport {
+            name: "laptop".to_owned(),
+            public_key: "KEY=".to_owned(),
+            preshared: false,
+            endpoint: Some("192.0.2.7:51820".parse().expect("an address")),
+            local: None,
+            connected: true,
+            session_age_s: Some(1.0),
+            last_handshake: Some(1000.0),
+            last_received_s: None,
+            rx_bytes: 1536,
+            tx_bytes: 5 << 20,
+            rx_packets: 1,
+            tx_packets: 1,
+            allowed_ips: (0..10).map(|n| format!("10.0.{n}.0/24")).collect(),
+            persistent_keepalive: 25,
+            staged: 0,
+            attempts: 0,
+        };
+        let silent = PeerReport {
+            name: "phone\x1b[2J".to_owned(),
+            endpoint: None,
+            connected: false,
+            last_handshake: None,
+            allowed_ips: Vec::new(),
+            persistent_keepalive: 0,
+            attempts: 2,
+            staged: 1,
+            ..peer.clone()
+        };
+        StatusReport {
+            interface: "vpn0".to_owned(),
+            public_key: None,
+            listen_port: 51820,
+            fwmark: 0x51,
+            mtu: 1420,
+            under_load: true,
+            now: 1125.0,
+            peers: vec![peer, silent],
+            refusals: vec![RefusalReport {
+                reason: "mac1".to_owned(),
+                count: 1,
+                last: Some(EvidenceReport {
+                    ago_s: 3.0,
+                    from: None,
+                    peer: None,
+                    key: None,
+                    inner: None,
+                    owner: None,
+                }),
+                text: "something came once.".to_owned(),
+            }],
+        }
+    }
+
+    #[test]
+    fn the_page_says_it_in_words() {
+        let expected = "\
+interface vpn0: 1 of 2 peers connected
+  public key    (no private key is set)
+  UDP port      51820, MTU 1420, mark 0x51
+  under load: handshakes are answered with cookies
+
+peer laptop  KEY=
+  state         connected, last handshake 2 minutes, 5 seconds ago
+  endpoint      192.0.2.7:51820
+  transfer      1.50 KiB received, 5.00 MiB sent
+  allowed IPs   10.0.0.0/24, 10.0.1.0/24, 10.0.2.0/24, 10.0.3.0/24, 10.0.4.0/24, 10.0.5.0/24, 10.0.6.0/24, \
+10.0.7.0/24 and 2 more
+  keepalive     every 25 seconds
+
+peer phone\u{fffd}[2J  KEY=
+  state         not connected, no handshake yet, 2 initiations unanswered, 1 packet waiting
+  endpoint      not known yet
+  transfer      1.50 KiB received, 5.00 MiB sent
+  allowed IPs   (none)
+
+what was refused
+  • something came once. (last 3 seconds ago)
+";
+        assert_eq!(page(&report(), Paint(false), false), expected);
+    }
+
+    #[test]
+    fn colour_adds_nothing_but_colour() {
+        let mut colourful = page(&report(), Paint(true), true);
+        assert!(colourful.contains("\x1b[32mconnected\x1b[0m"));
+        for code in ["\x1b[1m", "\x1b[32m", "\x1b[33m", "\x1b[0m"] {
+            colourful = colourful.replace(code, "");
+        }
+        assert_eq!(colourful, page(&report(), Paint(false), true));
+    }
+
+    #[test]
+    fn times_are_told_in_two_units_at_most() {
+        let told = [
+            (-5.0, "just now"),
+            (0.9, "just now"),
+            (1.0, "1 second ago"),
+            (59.9, "59 seconds ago"),
+            (60.0, "1 minute ago"),
+            (3600.0 + 59.0, "1 hour ago"),
+            (2.0 * 86_400.0 + 3600.0, "2 days, 1 hour ago"),
+        ];
+        for (seconds, text) in told {
+            assert_eq!(ago(seconds), text, "{seconds}");
+        }
+    }
+
+    #[test]
+    fn bytes_change_unit_at_each_1024() {
+        let told = [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.00 KiB"),
+            ((1 << 20) - 1, "1024.00 KiB"),
+            (1 << 20, "1.00 MiB"),
+            (u64::MAX, "16.00 EiB"),
+        ];
+        for (n, text) in told {
+            assert_eq!(bytes(n), text, "{n}");
+        }
+    }
+
+    /// A daemon that knows one thing: it has no key and no peers.
+    fn daemon() -> tokio::sync::mpsc::Sender<Request> {
+        let (asker, mut requests) = tokio::sync::mpsc::channel(1);
+        tokio::spawn(async move {
+            while let Some(Request::Get(answer)) = requests.recv().await {
+                let _ = answer.send(InterfaceStatus {
+                    name: "vpn7".to_owned(),
+                    listen_port: 7,
+                    fwmark: 0,
+                    mtu: 1420,
+                    tunnel: crate::tunnel::Status {
+                        private_key: None,
+                        public_key: None,
+                        peers: Vec::new(),
+                        refusals: Vec::new(),
+                        under_load: false,
+                    },
+                    now: Duration::ZERO,
+                    boot: crate::forward::Time(0),
+                });
+            }
+        });
+        asker
+    }
+
+    #[tokio::test]
+    async fn a_running_daemon_is_found_and_asked() {
+        let run = tempfile::tempdir().expect("a run directory");
+        let _server = ControlServer::serve("vpn7", run.path(), daemon()).await.expect("nobody is there");
+        let found = sockets(&run.path().join("vpnd")).expect("the folder can be read");
+        let [socket] = &found[..] else { panic!("{found:?}") };
+        let json = fetch(socket).await.expect("an answer");
+        let report = read(socket, &json).expect("a report");
+        assert_eq!((report.interface.as_str(), report.listen_port), ("vpn7", 7));
+        for name in [None, Some("vpn7".to_owned())] {
+            show(&Args { name, json: true, run_dir: run.path().to_owned() }).await.expect("shown");
+        }
+    }
+
+    #[tokio::test]
+    async fn where_no_daemon_runs_that_is_said() {
+        let run = tempfile::tempdir().expect("a run directory");
+        let ask = |name: Option<&str>| {
+            let args = Args { name: name.map(str::to_owned), json: false, run_dir: run.path().to_owned() };
+            async move { show(&args).await.expect_err("nobody is there").to_string() }
+        };
+        assert!(ask(None).await.starts_with("no vpnd is running"));
+        assert!(ask(Some("vpn0")).await.starts_with("no vpnd runs interface vpn0"));
+        let folder = run.path().join("vpnd");
+        std::fs::create_dir(&folder).expect("the folder can be made");
+        drop(std::os::unix::net::UnixListener::bind(folder.join("vpn0.sock")).expect("a free path"));
+        assert!(ask(None).await.starts_with("no vpnd is running"), "a stale file is no daemon");
+        assert!(ask(Some("vpn0")).await.starts_with("no vpnd runs interface vpn0"));
+    }
+
+    #[tokio::test]
+    async fn what_is_not_a_report_is_named() {
+        let run = tempfile::tempdir().expect("a run directory");
+        let (asker, gone) = tokio::sync::mpsc::channel(1);
+        drop(gone);
+        let _server = ControlServer::serve("vpn0", run.path(), asker).await.expect("nobody is there");
+        let args = Args { name: Some("vpn0".to_owned()), json: false, run_dir: run.path().to_owned() };
+        let error = show(&args).await.expect_err("the daemon is gone").to_string();
+        assert!(error.contains("the daemon is stopping"), "{error}");
+        assert!(read(Path::new("x"), b"{}").is_err());
+    }
+}

@@ -49,12 +49,12 @@ impl ControlServer {
     /// Resolves when a socket is no longer served: its accept loop failed, or a client's task panicked. It is
     /// safe to drop and call again.
     pub async fn failed(&mut self) -> ControlError {
-        let both = || self.paths[0].clone();
-        match self.loops.join_next().await {
-            Some(Ok(error)) => error,
-            Some(Err(error)) => ControlError::Ended { path: both(), why: cause(error) },
-            None => ControlError::Ended { path: both(), why: "its task has ended".to_owned() },
-        }
+        let why = match self.loops.join_next().await {
+            Some(Ok(error)) => return error,
+            Some(Err(error)) => cause(error),
+            None => "its task has ended".to_owned(),
+        };
+        ControlError::Ended { path: self.paths[0].clone(), why }
     }
 }
 

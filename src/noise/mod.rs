@@ -4,6 +4,11 @@
 pub mod handshake;
 pub mod keys;
 pub mod macs;
+mod primitives;
+mod symmetric;
+#[cfg(test)]
+mod tests; // the handshake, against fixed transcripts and a second implementation
+mod text;
 pub mod timestamp;
 
 pub use keys::{Identity, PresharedKey, PrivateKey, PublicKey, SessionKeys};

@@ -50,12 +50,15 @@ fn inodes_bound_to(table: &str, port: u16) -> impl Iterator<Item = u64> {
     })
 }
 
-/// Who has the TUN device `name` open.
+/// Who has the TUN device `name` of this thread's network namespace open: a process that lives there, too, since
+/// other namespaces have devices of the same name, and the kernel tells only the name.
 pub(super) fn of_tun(name: &str) -> Holder {
     let line = format!("iff:\t{name}");
+    let here = fs::read_link("/proc/thread-self/ns/net").ok();
     descriptors()
         .filter(|fd| fd.target == Path::new("/dev/net/tun"))
-        .find(|fd| fd.info().lines().any(|told| told == line))
+        .filter(|fd| fd.info().lines().any(|told| told == line))
+        .find(|fd| here.is_some() && fd.namespaces().any(|there| Some(there) == here))
         .map_or(Holder::Unseen, |fd| fd.holder())
 }
 
@@ -70,6 +73,12 @@ impl Descriptor {
     /// What the kernel tells of it (for a TUN, its device).
     fn info(&self) -> String {
         fs::read_to_string(format!("/proc/{}/fdinfo/{}", self.pid, self.number)).unwrap_or_default()
+    }
+
+    /// The network namespaces that the process's threads live in.
+    fn namespaces(&self) -> impl Iterator<Item = PathBuf> + use<> {
+        let tasks = PathBuf::from(format!("/proc/{}/task", self.pid));
+        numbers_in(&tasks).filter_map(move |task| fs::read_link(tasks.join(format!("{task}/ns/net"))).ok())
     }
 
     fn holder(&self) -> Holder {

@@ -102,6 +102,7 @@ impl Walk<'_> {
     fn datagram(&mut self, received: Received, now: Time) -> Result<(), Fatal> {
         let Received { len, truncated, from, ecn } = received;
         let forward = &self.shared.forward;
+        tracing::trace!(from = %from.remote, len, "received");
         if truncated {
             let evidence = Evidence { at: now, from: Some(from.remote), ..Evidence::default() };
             forward.refusals.count(Refusal::Oversized, evidence);

@@ -1,6 +1,6 @@
 //! The outbound loop: TUN → forward → UDP.
 
-use std::{io, net::IpAddr, os::fd::AsFd};
+use std::{io, os::fd::AsFd};
 
 use super::{
     Fatal, PlaneSettings, UdpSockets,
@@ -92,8 +92,13 @@ impl Walk<'_> {
                 let (id, key) = (Some(peer.id), Some(peer.public_key));
                 let outgoing = Outgoing { to: &to, ecn, datagram, peer: id, key };
                 match self.shared.send(sockets, &outgoing, now) {
-                    Ok(Sent::AsAsked) => {}
-                    Ok(Sent::LocalGone) => peer.forget_local(),
+                    Ok(Sent::AsAsked) => {
+                        tracing::trace!(peer = %peer.label.load(), to = %to.remote, len = datagram.len(), "sent");
+                    }
+                    Ok(Sent::LocalGone) => {
+                        tracing::debug!(peer = %peer.label.load(), local = ?to.local, "source address gone");
+                        peer.forget_local();
+                    }
                     Err(error) => {
                         if let Some(held_back) = self.log.pass(now) {
                             tracing::warn!(
@@ -105,47 +110,16 @@ impl Walk<'_> {
                 }
                 Ok(())
             }
-            Outbound::Unreachable(why) => self.answer(len, why, settings, now),
+            Outbound::Unreachable(why) => self.answer(len, why, now),
             Outbound::Staged | Outbound::Refused => Ok(()),
         }
     }
 
     /// Tells the sender of the packet in the buffer that it goes nowhere; not more often than the bucket allows.
-    fn answer(
-        &mut self,
-        len: usize,
-        why: Unreachable,
-        settings: &PlaneSettings,
-        now: Time,
-    ) -> Result<(), Fatal> {
+    fn answer(&mut self, len: usize, why: Unreachable, now: Time) -> Result<(), Fatal> {
         let packet = &self.buffer.space()[..len];
-        let Some(from) = icmp_source(packet, &settings.icmp_from) else { return Ok(()) };
-        if !self.errors.take(now) {
-            return Ok(());
-        }
-        match icmp::unreachable(packet, why, from) {
-            Some(error) => self.shared.deliver(&error, &mut self.log, now),
-            None => Ok(()),
-        }
-    }
-}
-
-/// The device's address of the packet's family.
-fn icmp_source(packet: &[u8], addresses: &[IpAddr]) -> Option<IpAddr> {
-    let v6 = packet.first()? >> 4 == 6;
-    addresses.iter().copied().find(|address| address.is_ipv6() == v6)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_icmp_error_comes_from_the_first_address_of_the_packets_family() {
-        let addresses = ["10.0.0.1", "fd00::1", "10.0.0.2"].map(|address| address.parse().unwrap());
-        assert_eq!(icmp_source(&[0x45, 0], &addresses), Some(addresses[0]));
-        assert_eq!(icmp_source(&[0x60, 0], &addresses), Some(addresses[1]));
-        assert_eq!(icmp_source(&[0x60, 0], &addresses[..1]), None);
-        assert_eq!(icmp_source(&[], &addresses), None);
+        // Asked second, so that what gets no answer anyway takes no token.
+        let Some(error) = icmp::unreachable(packet, why) else { return Ok(()) };
+        if self.errors.take(now) { self.shared.deliver(&error, &mut self.log, now) } else { Ok(()) }
     }
 }

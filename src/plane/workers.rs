@@ -4,7 +4,6 @@
 use std::{
     any::Any,
     io,
-    net::IpAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     thread::{self, JoinHandle},
@@ -22,8 +21,6 @@ use crate::{forward::Forward, tunnel::Transmit};
 pub struct PlaneSettings {
     /// Bounds the padding.
     pub mtu: u16,
-    /// Source of ICMP errors into the TUN: the device's first addresses.
-    pub icmp_from: Vec<IpAddr>,
 }
 
 /// Why the loops cannot go on.
@@ -108,7 +105,7 @@ impl Plane {
         self.shared.sockets.load().set_mark(fwmark)
     }
 
-    /// Changes MTU and ICMP sources.
+    /// Changes the MTU.
     pub fn set(&self, settings: PlaneSettings) {
         self.shared.settings.store(Arc::new(settings));
     }

@@ -6,7 +6,7 @@ use super::{
     ERASE_AFTER_TIME, Event, KEEPALIVE_TIMEOUT, Now, REKEY_TIMEOUT, Tunnel, keypairs::Confirmed,
     timers::Timer,
 };
-use crate::forward::{Peer, PeerId, Time, peer::Activity};
+use crate::forward::{Activity, Peer, PeerId, Time, activity};
 
 /// One of the two times in [`Activity`] that data threads set and a timer waits on.
 #[derive(Clone, Copy)]
@@ -27,8 +27,8 @@ impl Wait {
 
     fn bit(self) -> u32 {
         match self {
-            Wait::Unanswered => 1,
-            Wait::Owed => 2,
+            Wait::Unanswered => activity::UNANSWERED_ARMED,
+            Wait::Owed => activity::OWED_ARMED,
         }
     }
 

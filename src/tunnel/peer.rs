@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::Duration,
 };
 
@@ -11,7 +11,7 @@ use ipnet::IpNet;
 
 use super::{COOKIE_LIFETIME, INITIATION_INTERVAL, REKEY_TIMEOUT, keypairs::Keypairs};
 use crate::{
-    forward::{Evidence, Peer, PeerId, Refusal, Time, peer::Activity},
+    forward::{Peer, PeerId, Refusal, Time},
     noise::{
         PresharedKey, PublicKey, Tai64n,
         handshake::{Initiating, Remote},
@@ -105,15 +105,8 @@ impl PeerState {
     /// Does it lack a session to seal with that is young enough?
     pub(super) fn needs_session(&self, now: Time) -> bool {
         let Some(session) = self.keypairs.current() else { return true };
-        !session.can_send(now) || needs_rekey(session, now) || self.shared.staged() > 0
+        !session.can_send(now) || session.wants_rekey(now) || self.shared.staged() > 0
     }
-}
-
-/// Is it time to replace this session? Only its initiator does it by time, so that not both do.
-pub(super) fn needs_rekey(session: &crate::forward::Session, now: Time) -> bool {
-    let start = session.start();
-    session.sent() >= crate::forward::session::REKEY_AFTER_MESSAGES
-        || start.initiator && now.since(start.birth) >= start.rekey_after
 }
 
 impl Handshake {
@@ -152,20 +145,6 @@ impl Handshake {
         self.attempts = 0;
         self.retries = 0;
     }
-}
-
-/// An authentic message of `bytes` went out: nothing is owed any more.
-pub(super) fn note_sent(activity: &Activity, bytes: usize, now: Time) {
-    activity.sent.store(now.0, Ordering::Relaxed);
-    activity.owed_since.store(0, Ordering::SeqCst);
-    activity.tx_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-}
-
-/// An authentic message of `bytes` came in: nothing is unanswered any more.
-pub(super) fn note_received(activity: &Activity, bytes: usize, now: Time) {
-    activity.received.store(now.0, Ordering::Relaxed);
-    activity.unanswered_since.store(0, Ordering::SeqCst);
-    activity.rx_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
 }
 
 /// All peers, by id (the order in which they were made) and by key.

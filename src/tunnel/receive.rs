@@ -1,10 +1,7 @@
 //! Handshake messages that came: mac1 first, then the defence under load, then the calculation. Nothing that
 //! does not authenticate changes a peer.
 
-use super::{
-    Event, Now, Tunnel,
-    peer::{PeerState, note_received},
-};
+use super::{Event, Now, Tunnel, peer::PeerState};
 use crate::{
     forward::{Endpoint, Evidence, HandshakeDatagram, PeerId, Refusal, Session},
     noise::{
@@ -124,7 +121,7 @@ impl Tunnel {
                 return;
             }
         };
-        note_received(&peer.shared.activity, INITIATION_LEN, now.boot);
+        peer.shared.activity.authentic_received(INITIATION_LEN as u64, now.boot);
         let session = self.new_session(index, theirs, false, &keys, now);
         self.learn_endpoint(id, from);
         let Some(peer) = self.peers.of_mut(id) else { return };
@@ -158,7 +155,7 @@ impl Tunnel {
         self.learn_endpoint(id, from);
         let Some(peer) = self.peers.of_mut(id) else { return };
         peer.handshake.pending = None; // its index is the session's now
-        note_received(&peer.shared.activity, RESPONSE_LEN, now.boot);
+        peer.shared.activity.authentic_received(RESPONSE_LEN as u64, now.boot);
         let first = peer.keypairs.lives_until().is_none_or(|end| end <= now.boot);
         let dropped = peer.keypairs.initiated(session.clone());
         self.forward.sessions.insert(session.clone(), peer.shared.clone());

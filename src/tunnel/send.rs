@@ -4,11 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{
-    Now, REKEY_JITTER, REKEY_TIMEOUT, Transmit, Tunnel,
-    peer::{needs_rekey, note_sent},
-    timers::Timer,
-};
+use super::{Now, REKEY_JITTER, REKEY_TIMEOUT, Transmit, Tunnel, timers::Timer};
 use crate::{
     forward::{Endpoint, Evidence, PeerId, Refusal, Session, Time},
     noise::handshake::initiate,
@@ -88,7 +84,7 @@ impl Tunnel {
     fn transmit_handshake(&mut self, id: PeerId, message: &mut [u8], now: Now) {
         let Some(peer) = self.peers.of_mut(id) else { return };
         peer.handshake.fill_macs(message, now.boot);
-        self.transmit(id, Ecn::NotEct, Bytes::copy_from_slice(message), now.boot);
+        self.transmit_empty(id, Bytes::copy_from_slice(message), now.boot);
     }
 
     /// The answer under load: smaller than the question, and all that its sender gets.
@@ -108,12 +104,12 @@ impl Tunnel {
         let Some(peer) = self.peers.of_mut(id) else { return };
         let current = peer.keypairs.current().cloned();
         let sealed = current.as_ref().and_then(|session| session.seal(&[], 0, now.boot));
-        let old = current.is_none_or(|session| needs_rekey(&session, now.boot));
-        let unsealed = sealed.is_none();
+        let old = current.is_none_or(|session| session.wants_rekey(now.boot));
+        let wanted = old || sealed.is_none();
         if let Some(datagram) = sealed {
-            self.transmit(id, Ecn::NotEct, datagram.into(), now.boot);
+            self.transmit_empty(id, datagram.into(), now.boot);
         }
-        if old || unsealed {
+        if wanted {
             self.session_wanted(id, now);
         }
     }
@@ -124,22 +120,31 @@ impl Tunnel {
         let staged = peer.shared.set_current(Some(session), now.boot);
         let count = staged.len();
         for datagram in staged {
-            self.transmit(id, Ecn::NotEct, datagram.into(), now.boot);
+            self.transmit(id, datagram.into());
         }
         self.arm_activity_timers(id, now.boot);
         count
     }
 
-    /// Queues an authentic message to where the peer is.
-    fn transmit(&mut self, id: PeerId, ecn: Ecn, datagram: Bytes, now: Time) {
-        let Some(peer) = self.peers.of(id) else { return };
-        let Some(to) = peer.shared.endpoint() else { return };
-        let bytes = datagram.len();
-        if self.outbox.transmit(Transmit { peer: Some(id), to, ecn, datagram }) {
-            note_sent(&peer.shared.activity, bytes, now);
-        } else {
+    /// Queues a handshake message or keepalive: authentic, and no data.
+    fn transmit_empty(&mut self, id: PeerId, datagram: Bytes, now: Time) {
+        let bytes = datagram.len() as u64;
+        if self.transmit(id, datagram)
+            && let Some(peer) = self.peers.of(id)
+        {
+            peer.shared.activity.authentic_sent(bytes, now);
+        }
+    }
+
+    /// Queues a datagram to where the peer is; false if there is no such place, or no room.
+    fn transmit(&mut self, id: PeerId, datagram: Bytes) -> bool {
+        let endpoint = self.peers.of(id).and_then(|peer| peer.shared.endpoint());
+        let Some(to) = endpoint else { return false };
+        let queued = self.outbox.transmit(Transmit { peer: Some(id), to, ecn: Ecn::NotEct, datagram });
+        if !queued {
             self.forward.refusals.add(Refusal::HandshakeQueueFull, 1);
         }
+        queued
     }
 
     /// A little time, by chance.

@@ -35,17 +35,17 @@ pub fn unreachable(packet: &[u8], why: Unreachable) -> Option<Vec<u8>> {
     let (protocol, upper) = ip::upper_layer(packet)?;
     match (header.source, header.destination) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
-            let answered = is_one_host_v4(source)
-                && !destination.is_multicast()
-                && !destination.is_broadcast()
-                && !(protocol == PROTOCOL_ICMP && is_error_v4(upper));
-            answered.then(|| error_v4(packet, destination, source))
+            let silent = !is_one_host_v4(source)
+                || destination.is_multicast()
+                || destination.is_broadcast()
+                || protocol == PROTOCOL_ICMP && is_error_v4(upper);
+            (!silent).then(|| error_v4(packet, destination, source))
         }
         (IpAddr::V6(source), IpAddr::V6(destination)) => {
-            let answered = is_one_host_v6(source)
-                && !destination.is_multicast()
-                && !(protocol == PROTOCOL_ICMPV6 && is_error_v6(upper));
-            answered.then(|| error_v6(packet, why, destination, source))
+            let silent = !is_one_host_v6(source)
+                || destination.is_multicast()
+                || protocol == PROTOCOL_ICMPV6 && is_error_v6(upper);
+            (!silent).then(|| error_v6(packet, why, destination, source))
         }
         _ => None,
     }

@@ -67,9 +67,7 @@ impl Fake {
     }
 
     pub async fn try_wg(&self, arguments: &[&str]) -> Output {
-        let root = std::fs::metadata("/proc/self").expect("we exist").uid() == 0;
-        let mut command = tokio::process::Command::new("unshare");
-        command.args(if root { &["--mount"][..] } else { &["--mount", "--map-root-user"] });
+        let mut command = tokio::process::Command::from(unshare());
         command.args(["sh", "-c", r#"mount --bind "$0" /run && exec wg "$@""#]).arg(self.run.path());
         let output = command.args(arguments).kill_on_drop(true).output();
         let output = tokio::time::timeout(Duration::from_secs(60), output).await;
@@ -84,13 +82,24 @@ impl Fake {
     }
 }
 
+/// Runs its arguments in a mount namespace of their own.
+fn unshare() -> std::process::Command {
+    let root = std::fs::metadata("/proc/self").expect("we exist").uid() == 0;
+    let mut command = std::process::Command::new("unshare");
+    command.args(if root { &["--mount"][..] } else { &["--mount", "--map-root-user"] });
+    command
+}
+
 /// True if `wg` cannot be run here; says so where no test runner hides it, and fails under CI.
 pub fn wg_is_missing() -> bool {
-    let probe = std::process::Command::new("unshare").args(["--mount", "wg", "--version"]).output();
+    let probe = unshare().args(["wg", "--version"]).output();
     let runs = matches!(probe, Ok(output) if output.status.success());
     if !runs {
         assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "wg must run under CI");
-        let _ = writeln!(std::io::stderr(), "NOT TESTED: needs wg (wireguard-tools), unshare, and root");
+        let _ = writeln!(
+            std::io::stderr(),
+            "NOT TESTED: needs wg (wireguard-tools), unshare, and root or user namespaces"
+        );
     }
     !runs
 }
@@ -120,7 +129,7 @@ pub struct Model {
     pub mark: u32,
     pub peers: Vec<PeerStatus>,
     pub refusals: Vec<(Refusal, u64, Option<Evidence>)>,
-    routes: BTreeMap<IpNet, PublicKey>,
+    pub routes: BTreeMap<IpNet, PublicKey>,
 }
 
 impl Model {

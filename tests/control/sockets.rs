@@ -137,7 +137,8 @@ fn of_many_that_start_at_once_one_gets_the_name() {
         let run = tempfile::tempdir().expect("a run directory");
         stale(&run.path().join("wireguard").join(format!("{NAME}.sock")));
         let start = || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             let ended = runtime.block_on(serve(run.path(), NAME));
             (runtime, ended)
         };

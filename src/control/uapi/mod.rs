@@ -4,7 +4,6 @@
 //! A request is an operation line (`get=1`, `set=1`), lines of `key=value`, and an empty line. An answer is
 //! lines of `key=value` (for `get`), `errno=N`, and an empty line.
 
-mod hex;
 mod parse;
 mod render;
 #[cfg(test)]
@@ -18,6 +17,9 @@ pub use render::{lines, render};
 /// The longest line that a request may have, without its line feed. The longest one that means something is
 /// `preshared_key=` with 64 digits, or an IPv6 endpoint with the name of an interface.
 pub const MAX_LINE: usize = 256;
+
+/// The absence of a private or preshared key.
+const NO_KEY: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
 /// A positive errno, as the answer to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,7 +6,8 @@ use std::str::FromStr;
 
 use ipnet::IpNet;
 
-use super::{Errno, MAX_LINE, hex};
+use super::{Errno, MAX_LINE, NO_KEY};
+use crate::noise::keys::NotAKey;
 use crate::noise::{PresharedKey, PrivateKey, PublicKey};
 use crate::tunnel::{AllowedIpOp, Change, PeerChange};
 
@@ -115,7 +116,7 @@ impl Parser {
             (Stage::Operation, _) => return Err((Errno::PROTOCOL, "a request begins with get=1 or set=1")),
             (Stage::Get, _) => return Err((Errno::INVALID, "get=1 stands alone")),
             (Stage::Interface | Stage::Peer, "public_key") => {
-                self.push(Change::Peer(PeerChange::new(PublicKey(*hex::key(value).ok_or(NOT_A_KEY)?))));
+                self.push(Change::Peer(PeerChange::new(PublicKey::from_hex(value).map_err(not_a_key)?)));
                 self.stage = Stage::Peer;
             }
             (Stage::Interface, _) => {
@@ -172,15 +173,14 @@ const KEYS: [&str; 15] = [
     "protocol_version",
 ];
 
-const NOT_A_KEY: Wrong = (Errno::INVALID, "not a key of 64 hexadecimal digits");
+fn not_a_key(NotAKey(why): NotAKey) -> Wrong {
+    (Errno::INVALID, why)
+}
 
 fn interface(key: &str, value: &str) -> Result<Change, Wrong> {
     Ok(match key {
-        "private_key" => {
-            let key = hex::key(value).ok_or(NOT_A_KEY)?;
-            let none = key.iter().all(|byte| *byte == 0);
-            Change::PrivateKey((!none).then(|| PrivateKey::new(*key)))
-        }
+        "private_key" if value == NO_KEY => Change::PrivateKey(None),
+        "private_key" => Change::PrivateKey(Some(PrivateKey::from_hex(value).map_err(not_a_key)?)),
         "listen_port" => Change::ListenPort(number(value)?),
         "fwmark" => Change::Fwmark(number(value)?),
         "replace_peers" => yes(value).map(|()| Change::ReplacePeers)?,
@@ -197,9 +197,7 @@ fn peer(
     match key {
         "remove" => change.remove = yes(value).map(|()| true)?,
         "update_only" => change.update_only = yes(value).map(|()| true)?,
-        "preshared_key" => {
-            change.preshared_key = Some(PresharedKey::new(*hex::key(value).ok_or(NOT_A_KEY)?));
-        }
+        "preshared_key" => change.preshared_key = Some(PresharedKey::from_hex(value).map_err(not_a_key)?),
         "endpoint" => change.endpoint = Some(endpoint(value, scope)?),
         "persistent_keepalive_interval" => change.persistent_keepalive = Some(number(value)?),
         "replace_allowed_ips" => {

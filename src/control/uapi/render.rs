@@ -5,8 +5,7 @@ use std::iter;
 
 use ipnet::IpNet;
 
-use super::hex::Hex;
-use super::{EndOfGet, Errno};
+use super::{EndOfGet, Errno, NO_KEY};
 use crate::control::InterfaceStatus;
 use crate::tunnel::PeerStatus;
 
@@ -46,7 +45,7 @@ impl fmt::Display for Part<'_> {
 
 fn interface(status: &InterfaceStatus, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     if let Some(key) = &status.tunnel.private_key {
-        writeln!(f, "private_key={}", Hex(key.expose()))?;
+        writeln!(f, "private_key={}", *key.to_hex())?;
     }
     if status.listen_port != 0 {
         writeln!(f, "listen_port={}", status.listen_port)?;
@@ -58,11 +57,10 @@ fn interface(status: &InterfaceStatus, f: &mut fmt::Formatter<'_>) -> fmt::Resul
 }
 
 fn peer(status: &PeerStatus, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let none = [0; 32];
-    let preshared_key = status.preshared_key.as_ref().map_or(&none, |key| key.expose());
+    let preshared_key = status.preshared_key.as_ref().map(|key| key.to_hex());
     let handshake = status.last_handshake.unwrap_or_default();
-    writeln!(f, "public_key={}", Hex(&status.public_key.0))?;
-    writeln!(f, "preshared_key={}", Hex(preshared_key))?;
+    writeln!(f, "public_key={}", status.public_key.to_hex())?;
+    writeln!(f, "preshared_key={}", preshared_key.as_ref().map_or(NO_KEY, |key| key.as_str()))?;
     writeln!(f, "protocol_version=1")?;
     if let Some(endpoint) = status.endpoint {
         writeln!(f, "endpoint={endpoint}")?;

@@ -11,7 +11,6 @@ use crate::noise::{PresharedKey, PrivateKey, PublicKey};
 use crate::tunnel::{AllowedIpOp, Change, PeerChange, PeerStatus, Status};
 
 const KEY: &str = "a0b1c2d3e4f50617283940a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5";
-const ZERO: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
 fn scope(name: &str) -> Option<u32> {
     (name == "eth0").then_some(7)
@@ -57,8 +56,8 @@ fn request(changes: &[Change]) -> String {
     let mut text = "set=1\n".to_owned();
     for change in changes {
         text += &match change {
-            Change::PrivateKey(None) => format!("private_key={ZERO}\n"),
-            Change::PrivateKey(Some(key)) => format!("private_key={}\n", hex::Hex(key.expose())),
+            Change::PrivateKey(None) => format!("private_key={NO_KEY}\n"),
+            Change::PrivateKey(Some(key)) => format!("private_key={}\n", key.to_hex().as_str()),
             Change::ListenPort(port) => format!("listen_port={port}\n"),
             Change::Fwmark(mark) => format!("fwmark={mark}\n"),
             Change::ReplacePeers => "replace_peers=true\n".to_owned(),
@@ -69,11 +68,11 @@ fn request(changes: &[Change]) -> String {
 }
 
 fn peer_request(change: &PeerChange) -> String {
-    let mut text = format!("public_key={}\n", hex::Hex(&change.public_key.0));
+    let mut text = format!("public_key={}\n", change.public_key.to_hex());
     text += if change.remove { "remove=true\n" } else { "" };
     text += if change.update_only { "update_only=true\n" } else { "" };
     if let Some(key) = &change.preshared_key {
-        text += &format!("preshared_key={}\n", hex::Hex(key.expose()));
+        text += &format!("preshared_key={}\n", key.to_hex().as_str());
     }
     if let Some(endpoint) = change.endpoint {
         text += &format!("endpoint={endpoint}\n");
@@ -126,7 +125,7 @@ fn every_key_of_an_interface_becomes_its_change_in_order() {
     ));
     let changes = set(&format!("private_key={KEY}\n"));
     let [Change::PrivateKey(Some(key))] = &changes[..] else { panic!("{changes:?}") };
-    assert_eq!(key.expose()[1..31], super::hex::key(KEY).expect("a key")[1..31]);
+    assert_eq!(key.to_hex()[2..62], KEY[2..62], "but for the clamping");
 }
 
 #[test]
@@ -270,7 +269,7 @@ fn a_peer_is_rendered_with_everything_that_wg_shows() {
     let mut text = String::new();
     render(&status(None, 51820, 51, vec![shown]), &mut text).expect("a string takes every text");
     let expected = format!(
-        "listen_port=51820\nfwmark=51\npublic_key={}\npreshared_key={ZERO}\nprotocol_version=1\n\
+        "listen_port=51820\nfwmark=51\npublic_key={}\npreshared_key={NO_KEY}\nprotocol_version=1\n\
          endpoint=[2001:db8::1]:51820\nlast_handshake_time_sec=1700000000\nlast_handshake_time_nsec=5\n\
          tx_bytes=1\nrx_bytes=18446744073709551615\npersistent_keepalive_interval=25\n\
          allowed_ip=10.0.0.0/8\nallowed_ip=::/0\nerrno=0\n\n",

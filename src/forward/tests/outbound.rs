@@ -1,0 +1,240 @@
+//! From the TUN on.
+
+use super::*;
+use crate::forward::session::{REJECT_AFTER_MESSAGES, REKEY_AFTER_MESSAGES};
+use crate::wire::{
+    icmp,
+    message::{Index, TransportHeader},
+};
+
+#[test]
+fn a_packet_is_sealed_for_the_peer_that_owns_its_destination() {
+    let mut two = Two::new();
+    let sent = packet("10.0.0.1", "10.0.0.2", 57);
+    let Outbound::Send { peer, to, datagram, ecn } = two.left.outbound(&sent, START) else {
+        panic!("not sent")
+    };
+    assert_eq!((peer.id, to, ecn), (PeerId(2), endpoint(RIGHT), Ecn::NotEct));
+    assert_eq!(datagram.len(), 16 + 80 + 16, "77 bytes are padded to 80");
+    let header = TransportHeader::parse(datagram).expect("a transport message");
+    assert_eq!(header, TransportHeader { receiver: Index(0x0200_0002), counter: 0 });
+    let mut sealed = datagram[16..].to_vec();
+    let plaintext = two.right_session.open(0, &mut sealed).expect("the same keys");
+    assert_eq!((&plaintext[..77], &plaintext[77..]), (&sent[..], &[0; 3][..]));
+    assert_eq!(two.left.refusals(), []);
+}
+
+#[test]
+fn padding_holds_nothing_of_an_earlier_packet() {
+    let mut two = Two::new();
+    two.left.buffer.space().fill(0xff);
+    let datagram = two.left.sealed(&packet("10.0.0.1", "10.0.0.2", 1), START);
+    let mut sealed = datagram[16..].to_vec();
+    let plaintext = two.right_session.open(0, &mut sealed).expect("the same keys");
+    assert_eq!(plaintext[21..], [0; 11]);
+}
+
+#[test]
+fn bytes_behind_the_length_that_the_header_claims_are_not_sent() {
+    let mut two = Two::new();
+    let mut longer = packet("10.0.0.1", "10.0.0.2", 12);
+    longer.extend([0xff; 300]);
+    assert_eq!(two.left.sealed(&longer, START).len(), 16 + 32 + 16);
+}
+
+#[test]
+fn the_largest_packet_fits_its_buffer() {
+    let mut two = Two::new();
+    assert_eq!(two.left.buffer.space().len(), 65_535);
+    for length in [65_535, 65_534, 65_520] {
+        let datagram = two.left.sealed(&packet("10.0.0.1", "10.0.0.2", length - 20), START);
+        assert!((length + 32..length + 48).contains(&datagram.len()));
+    }
+}
+
+#[test]
+fn the_packet_begins_behind_a_header_at_the_start_of_a_page() {
+    let mut buffer = PacketBuffer::new();
+    assert_eq!(buffer.space().as_ptr().align_offset(4096), 4096 - 16);
+}
+
+#[test]
+fn counters_go_up_by_one_and_activity_follows() {
+    let mut two = Two::new();
+    for counter in 0..5 {
+        let header = TransportHeader::parse(&two.from_left()).expect("a transport message");
+        assert_eq!(header.counter, counter);
+    }
+    let activity = &two.to_right.activity;
+    assert_eq!((load(&activity.tx_packets), load(&activity.tx_bytes)), (5, 5 * 160));
+    assert_eq!((load(&activity.sent), load(&activity.unanswered_since)), (START.0, START.0));
+    assert_eq!(two.left.raised(), [(PeerId(2), Raised::TIMER)], "one notice for five packets");
+}
+
+#[test]
+fn sending_pays_the_keepalive_that_is_owed() {
+    let mut two = Two::new();
+    two.to_right.activity.owed_since.store(7, Ordering::Relaxed);
+    two.from_left();
+    assert_eq!(load(&two.to_right.activity.owed_since), 0);
+}
+
+#[test]
+fn a_destination_without_peer_is_unreachable() {
+    let mut two = Two::new();
+    for destination in ["10.0.0.3", "255.255.255.255"] {
+        let outcome = two.left.outbound(&packet("10.0.0.1", destination, 8), START);
+        assert!(matches!(outcome, Outbound::Unreachable(icmp::Unreachable::NoPeer)));
+        let evidence = two.left.evidence(Refusal::NoPeer);
+        assert_eq!((evidence.at, evidence.inner), (START, Some(address(destination))));
+    }
+    let mapped = packet("fd00::1", "::ffff:10.0.0.2", 8);
+    assert!(matches!(two.left.outbound(&mapped, START), Outbound::Unreachable(icmp::Unreachable::NoPeer)));
+    assert_eq!(two.left.refusals(), [("no_peer", 3)]);
+}
+
+#[test]
+fn a_peer_without_endpoint_is_unreachable() {
+    let mut two = Two::new();
+    two.to_right.set_endpoint(None);
+    let outcome = two.left.outbound(&packet("10.0.0.1", "10.0.0.2", 8), START);
+    assert!(matches!(outcome, Outbound::Unreachable(icmp::Unreachable::NoEndpoint)));
+    assert_eq!(two.left.refusals(), [("no_endpoint", 1)]);
+    let evidence = two.left.evidence(Refusal::NoEndpoint);
+    assert_eq!(
+        (evidence.peer, evidence.key, evidence.inner),
+        (Some(PeerId(2)), Some(key(2)), Some(address("10.0.0.2")))
+    );
+    assert_eq!(two.to_right.staged(), 0);
+}
+
+#[test]
+fn what_is_not_ip_is_refused() {
+    let mut two = Two::new();
+    let mut cut = packet("10.0.0.1", "10.0.0.2", 100);
+    cut.pop();
+    for garbage in [&[][..], &[0x45], &[0xff; 100], &cut] {
+        assert!(matches!(two.left.outbound(garbage, START), Outbound::Refused));
+    }
+    assert_eq!(two.left.refusals(), [("outbound_malformed", 4)]);
+}
+
+#[test]
+fn a_packet_without_session_waits_and_wishes_for_one() {
+    let mut two = Two::new();
+    two.to_right.set_current(None, START);
+    let waiting = packet("10.0.0.1", "10.0.0.2", 100);
+    assert!(matches!(two.left.outbound(&waiting, START), Outbound::Staged));
+    assert_eq!(two.left.raised(), [(PeerId(2), Raised::WANTS_SESSION)]);
+    assert_eq!(load(&two.to_right.activity.sent), 0, "staging is not sending");
+
+    let [session, other_end] = sessions(3, 4, START);
+    let datagrams = two.to_right.set_current(Some(session), START);
+    assert_eq!(datagrams.len(), 1);
+    let plaintext = other_end.open(0, &mut datagrams[0].clone()[16..]).expect("the same keys").to_vec();
+    assert_eq!(plaintext[..120], waiting);
+}
+
+#[test]
+fn a_flood_to_a_dead_peer_wishes_ten_times_a_second() {
+    let mut two = Two::new();
+    two.to_right.set_current(None, START);
+    let mut wishes = 0;
+    for millisecond in 0..1000 {
+        let now = Time(START.0 + millisecond * 1_000_000);
+        two.left.outbound(&packet("10.0.0.1", "10.0.0.2", 1), now);
+        wishes += two.left.raised().len();
+    }
+    assert_eq!(wishes, 10);
+    assert_eq!(two.to_right.staged(), STAGED);
+    assert_eq!(two.left.refusals(), [("staged_overflow", 1000 - STAGED as u64)]);
+    two.to_right.purge_staged();
+    two.left.outbound(&packet("10.0.0.1", "10.0.0.2", 1), Time(START.0 + 1_000_000_000));
+    assert_eq!(two.left.raised().len(), 1, "the first that waits asks at once");
+}
+
+const STAGED: usize = crate::forward::peer::STAGED_PACKETS;
+
+#[test]
+fn staging_is_bounded_over_all_peers() {
+    let node = &mut Node::new();
+    let peers: Vec<_> = (0..100).map(peer).collect();
+    let prefixes: Vec<_> = (0..100).map(|n| format!("10.0.0.{n}/32")).collect();
+    let routes: Vec<_> = prefixes.iter().map(String::as_str).zip(&peers).collect();
+    node.routes(&routes);
+    let mut expected_loss = 0;
+    for (n, peer) in peers.iter().enumerate() {
+        peer.set_endpoint(Some(endpoint(RIGHT)));
+        let large = packet("10.1.0.1", &format!("10.0.0.{n}"), 60_000);
+        for _ in 0..10 {
+            assert!(matches!(node.outbound(&large, START), Outbound::Staged));
+        }
+        expected_loss += 10 - peer.staged() as u64;
+    }
+    let waiting: usize = peers.iter().map(|peer| peer.staged()).sum();
+    assert!((500..=559).contains(&waiting), "{waiting} packets of 60 kB in 32 MiB");
+    assert_eq!(node.refused(Refusal::StagedOverflow), expected_loss);
+    peers[0].purge_staged();
+    assert!(matches!(node.outbound(&packet("10.1.0.1", "10.0.0.99", 60_000), START), Outbound::Staged));
+    assert_eq!(node.refused(Refusal::StagedOverflow), expected_loss, "there is room again");
+}
+
+#[test]
+fn a_dead_session_sends_nothing_more() {
+    let mut two = Two::new();
+    let sent = packet("10.0.0.1", "10.0.0.2", 8);
+    let last = Time(seconds(180).0 - 1);
+    assert!(matches!(two.left.outbound(&sent, last), Outbound::Send { .. }));
+    assert!(matches!(two.left.outbound(&sent, seconds(180)), Outbound::Staged));
+    assert_eq!(two.left_session.sent(), 1);
+}
+
+#[test]
+fn no_packet_is_sealed_behind_the_last_counter() {
+    let mut two = Two::new();
+    two.left_session.skip_to(REJECT_AFTER_MESSAGES - 1);
+    let sent = packet("10.0.0.1", "10.0.0.2", 8);
+    let datagram = two.left.sealed(&sent, START);
+    let header = TransportHeader::parse(&datagram).expect("a transport message");
+    assert_eq!(header.counter, REJECT_AFTER_MESSAGES - 1);
+    for _ in 0..3 {
+        assert!(matches!(two.left.outbound(&sent, START), Outbound::Staged));
+    }
+    assert_eq!(two.to_right.staged(), 3);
+}
+
+#[test]
+fn the_initiator_wishes_for_a_new_session_when_it_sends_at_120_seconds() {
+    let mut two = Two::new();
+    two.to_right.activity.armed.store(3, Ordering::Relaxed);
+    let sent = packet("10.0.0.1", "10.0.0.2", 8);
+    two.left.sealed(&sent, Time(seconds(120).0 - 1));
+    assert_eq!(two.left.raised(), []);
+    two.left.sealed(&sent, seconds(120));
+    two.left.sealed(&sent, seconds(120));
+    assert_eq!(two.left.raised(), [(PeerId(2), Raised::WANTS_SESSION)]);
+}
+
+#[test]
+fn the_responder_wishes_for_no_new_session_by_age() {
+    let mut two = Two::new();
+    two.to_left.activity.armed.store(3, Ordering::Relaxed);
+    two.to_left.set_current(Some(two.right_session.clone()), START);
+    two.right.sealed(&packet("10.0.0.2", "10.0.0.1", 8), seconds(179));
+    assert_eq!(two.right.raised(), []);
+    two.right_session.skip_to(REKEY_AFTER_MESSAGES);
+    two.right.sealed(&packet("10.0.0.2", "10.0.0.1", 8), seconds(179));
+    assert_eq!(two.right.raised(), [(PeerId(1), Raised::WANTS_SESSION)], "by count it does");
+}
+
+#[test]
+fn the_outer_congestion_field_is_the_inner_one() {
+    let mut two = Two::new();
+    for field in [Ecn::NotEct, Ecn::Ect0, Ecn::Ect1, Ecn::Ce] {
+        for (source, destination) in [("10.0.0.1", "10.0.0.2"), ("fd00::1", "fd00::2")] {
+            let sent = marked(source, destination, 30, field);
+            let Outbound::Send { ecn, .. } = two.left.outbound(&sent, START) else { panic!("not sent") };
+            assert_eq!(ecn, field);
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! The two queues to the upper half.
+
+use std::thread;
+
+use super::*;
+
+fn handshake(n: u16) -> HandshakeDatagram {
+    HandshakeDatagram { from: endpoint(LEFT), bytes: n.to_be_bytes().to_vec().into() }
+}
+
+fn pop(node: &Node) -> Option<(Vec<u8>, usize)> {
+    node.forward.pop_handshake().map(|(datagram, waiting)| (datagram.bytes.to_vec(), waiting))
+}
+
+#[test]
+fn handshakes_come_out_in_order_with_the_number_that_waits_behind() {
+    let node = Node::new();
+    for n in 0..3 {
+        node.forward.push_handshake(handshake(n));
+    }
+    assert_eq!(pop(&node), Some((vec![0, 0], 2)));
+    assert_eq!(pop(&node), Some((vec![0, 1], 1)));
+    assert_eq!(pop(&node), Some((vec![0, 2], 0)));
+    assert_eq!(pop(&node), None);
+}
+
+#[test]
+fn a_full_queue_refuses_the_newest() {
+    let node = Node::new();
+    for n in 0..HANDSHAKE_QUEUE as u16 + 3 {
+        node.forward.push_handshake(handshake(n));
+    }
+    assert_eq!(node.refusals(), [("handshake_queue_full", 3)]);
+    assert_eq!(pop(&node), Some((vec![0, 0], HANDSHAKE_QUEUE - 1)));
+    assert_eq!(node.evidence(Refusal::HandshakeQueueFull).from, Some(endpoint(LEFT).remote));
+}
+
+#[test]
+fn the_upper_half_is_woken_once_until_it_saw_the_queue_empty() {
+    let node = Node::new();
+    let wakes = || node.wakes.load(Ordering::Relaxed);
+    node.forward.push_handshake(handshake(0));
+    node.forward.push_handshake(handshake(1));
+    assert_eq!(wakes(), 1);
+    assert!(pop(&node).is_some());
+    node.forward.push_handshake(handshake(2));
+    assert_eq!(wakes(), 1, "it has not come to the end yet");
+    assert!(pop(&node).is_some() && pop(&node).is_some() && pop(&node).is_none());
+    node.forward.push_handshake(handshake(3));
+    assert_eq!(wakes(), 2);
+}
+
+#[test]
+fn a_raised_peer_stands_in_the_queue_once_with_all_its_bits() {
+    let node = Node::new();
+    let (one, two) = (peer(1), peer(2));
+    node.forward.raise(&one, Raised::TIMER);
+    node.forward.raise(&two, Raised::ROAMED);
+    node.forward.raise(&one, Raised::WANTS_SESSION);
+    node.forward.raise(&one, Raised::TIMER);
+    let both = Raised(Raised::TIMER.0 | Raised::WANTS_SESSION.0);
+    assert_eq!(node.raised(), [(PeerId(1), both), (PeerId(2), Raised::ROAMED)]);
+    assert_eq!(node.wakes.load(Ordering::Relaxed), 1);
+    node.forward.raise(&one, Raised::CONFIRMED);
+    assert_eq!(node.raised(), [(PeerId(1), Raised::CONFIRMED)]);
+    assert_eq!(node.wakes.load(Ordering::Relaxed), 2);
+}
+
+/// An upper half that sleeps unless it was woken must see everything that was pushed before it slept.
+#[test]
+fn no_push_is_slept_through() {
+    const EACH: u16 = 20_000;
+    let (sender, woken) = std::sync::mpsc::channel();
+    let forward = Forward::new(Box::new(move || sender.send(()).unwrap_or_default()));
+    let received = thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                for n in 0..EACH {
+                    // Fewer than fit, so that none is refused.
+                    while forward.handshakes.len() > HANDSHAKE_QUEUE / 2 {
+                        thread::yield_now();
+                    }
+                    forward.push_handshake(handshake(n));
+                }
+            });
+        }
+        let mut received = 0;
+        while received < 3 * usize::from(EACH) {
+            woken.recv_timeout(std::time::Duration::from_secs(20)).expect("a push was slept through");
+            while forward.pop_handshake().is_some() {
+                received += 1;
+            }
+        }
+        received
+    });
+    assert_eq!(received, 3 * usize::from(EACH));
+}

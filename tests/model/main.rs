@@ -1,0 +1,11 @@
+//! The model: tunnels in one thread under virtual time.
+
+mod changes;
+mod handshakes;
+mod load;
+mod many;
+mod random;
+mod roaming;
+mod rotation;
+mod timers;
+mod world;
