@@ -44,8 +44,7 @@ fn show(args: &Args) -> Result<bool, String> {
         "Two hosts are made, {0}-left and {0}-right, and measured; this takes some seconds.\n",
         args.name
     );
-    let demo = Demo::build(&args.name, Path::new("/proc/self/exe"))
-        .map_err(|e| explain(&e, rootless))?;
+    let demo = Demo::build(&args.name, Path::new("/proc/self/exe")).map_err(|e| explain(&e, rootless))?;
     if interrupt.came() {
         return Err("interrupted; everything was removed".to_owned());
     }

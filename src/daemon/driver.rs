@@ -122,7 +122,9 @@ impl<'a> Driver<'a> {
                     info!(signal = name, "stopping");
                     return Ok(());
                 }
-                Woken::Ignored(name) => info!(signal = name, "ignored: reloading is not part of this version"),
+                Woken::Ignored(name) => {
+                    info!(signal = name, "ignored: reloading is not part of this version")
+                }
                 Woken::Failed(error) => return Err(error),
                 Woken::Request(request) => self.answer(request),
                 Woken::Resolved => self.apply_resolved(),
@@ -201,7 +203,9 @@ impl<'a> Driver<'a> {
 
     fn happened(&mut self, event: Event) {
         match event {
-            Event::Connected { label, from, first: true, .. } => info!(peer = label, endpoint = %from, "connected"),
+            Event::Connected { label, from, first: true, .. } => {
+                info!(peer = label, endpoint = %from, "connected")
+            }
             Event::Connected { label, from, initiator, .. } => {
                 debug!(peer = label, endpoint = %from, initiator, "session renewed");
             }
@@ -212,12 +216,17 @@ impl<'a> Driver<'a> {
             Event::Unanswered { key, label, attempts, .. } => {
                 debug!(peer = label, attempts, "an initiation went unanswered");
                 if attempts == 3 {
-                    warn!(peer = label, "handshakes go unanswered: nobody listens at the endpoint, a firewall drops UDP, or the keys do not match");
+                    warn!(
+                        peer = label,
+                        "handshakes go unanswered: nobody listens at the endpoint, a firewall drops UDP, or the keys do not match"
+                    );
                 }
                 self.resolver.unanswered(&key);
                 self.apply_resolved();
             }
-            Event::GivenUp { label, .. } => warn!(peer = label, "handshake given up after 90 s without an answer"),
+            Event::GivenUp { label, .. } => {
+                warn!(peer = label, "handshake given up after 90 s without an answer")
+            }
             Event::Silent { label, .. } => info!(peer = label, "silent: its last session has expired"),
             Event::PrefixMoved { prefix, from, to } => {
                 warn!(%prefix, from = from.short(), to = to.short(), "allowed IP moved to another peer");

@@ -1,6 +1,6 @@
 //! Links, addresses and routes of a lab's hosts, by netlink inside the right namespace.
 
-use std::{fs::File, net::IpAddr, ops::Sub};
+use std::{fs::File, io, net::IpAddr, ops::Sub, time::Duration};
 
 use futures_util::TryStreamExt;
 use ipnet::IpNet;
@@ -17,6 +17,7 @@ use super::{
     error::{Attempted, LabError},
     namespace::Namespace,
     netlink::{converse, link as find},
+    stopwatch::poll_until,
 };
 
 /// Joins two namespaces by a cable: `device_a` in `a` and `device_b` in `b`, both up. Deleting one end deletes
@@ -73,18 +74,30 @@ pub fn delete(namespace: &Namespace, device: &str) -> Result<(), LabError> {
     .attempted(|| format!("delete {device} in {}", namespace.name()))
 }
 
-/// Gives a device an address. IPv6 addresses can be used at once: no duplicate address detection.
+/// Gives a device an address that can be used when this returns: without duplicate address detection, and where
+/// the device is up, not before the address is local.
 pub fn add_address(namespace: &Namespace, device: &str, address: IpNet) -> Result<(), LabError> {
-    converse(namespace.file(), async |handle| {
-        let index = find(&handle, device).await?.header.index;
-        let mut request = handle.address().add(index, address.addr(), address.prefix_len());
+    let what = || format!("add {address} to {device} in {}", namespace.name());
+    let up = converse(namespace.file(), async |handle| {
+        let link = find(&handle, device).await?;
+        let mut request = handle.address().add(link.header.index, address.addr(), address.prefix_len());
         if address.addr().is_ipv6() {
             request.message_mut().attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
         }
-        request.execute().await
+        request.execute().await?;
+        Ok(link.header.flags.contains(LinkFlags::Up))
     })
-    .attempted(|| format!("add {address} to {device} in {}", namespace.name()))
+    .attempted(what)?;
+    // The kernel makes an IPv6 address local in its own time, after it has said yes.
+    let local = || decide(namespace, address.addr(), 0).is_ok_and(|d| d.table == LOCAL).then_some(());
+    if up && poll_until(Duration::from_secs(2), local).is_none() {
+        return Err(io::Error::from(io::ErrorKind::TimedOut)).attempted(what);
+    }
+    Ok(())
 }
+
+/// The routing table of a host's own addresses (RT_TABLE_LOCAL).
+const LOCAL: u32 = 255;
 
 /// Takes an address away from a device.
 pub fn remove_address(namespace: &Namespace, device: &str, address: IpNet) -> Result<(), LabError> {

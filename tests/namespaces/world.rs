@@ -174,8 +174,13 @@ impl Pair {
             let private = keys[number - 1].clone();
             let running = match kind {
                 Kind::Vpnd => {
-                    let file =
-                        NodeFile { private: &private, address: &address, mtu: spec.mtu, interface: "", peers: &peer.toml() };
+                    let file = NodeFile {
+                        private: &private,
+                        address: &address,
+                        mtu: spec.mtu,
+                        interface: "",
+                        peers: &peer.toml(),
+                    };
                     start_vpnd(&host, &file.toml(), &arguments)
                 }
                 other => start_other(&host, other, &private, &[peer], &address, spec.mtu),
@@ -208,7 +213,8 @@ pub struct PeerText<'a> {
 impl PeerText<'_> {
     /// As a `[[peer]]` table.
     pub fn toml(&self) -> String {
-        let mut text = format!("[[peer]]\npublic_key = \"{}\"\nallowed_ips = {:?}\n", self.key, self.allowed_ips);
+        let mut text =
+            format!("[[peer]]\npublic_key = \"{}\"\nallowed_ips = {:?}\n", self.key, self.allowed_ips);
         if let Some(key) = self.preshared {
             text += &format!("preshared_key = \"{}\"\n", *key.to_base64());
         }
@@ -222,7 +228,8 @@ impl PeerText<'_> {
     }
 
     fn wg(&self) -> String {
-        let mut text = format!("[Peer]\nPublicKey = {}\nAllowedIPs = {}\n", self.key, self.allowed_ips.join(", "));
+        let mut text =
+            format!("[Peer]\nPublicKey = {}\nAllowedIPs = {}\n", self.key, self.allowed_ips.join(", "));
         if let Some(key) = self.preshared {
             text += &format!("PresharedKey = {}\n", *key.to_base64());
         }
@@ -308,7 +315,13 @@ pub fn run(host: &Host, mut command: Command) -> String {
     }
     command = inside;
     let output = command.output().expect("the command can be started");
-    let said = || format!("{command:?}: {}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let said = || {
+        format!(
+            "{command:?}: {}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        )
+    };
     assert!(output.status.success(), "{}", said());
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
