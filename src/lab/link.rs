@@ -9,7 +9,7 @@ use rtnetlink::{
     packet_route::{
         address::{AddressAttribute, AddressFlags},
         link::{InfoData, InfoVeth, LinkAttribute, LinkFlags, LinkMessage},
-        route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage},
+        route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteType},
     },
 };
 
@@ -89,15 +89,12 @@ pub fn add_address(namespace: &Namespace, device: &str, address: IpNet) -> Resul
     })
     .attempted(what)?;
     // The kernel makes an IPv6 address local in its own time, after it has said yes.
-    let local = || decide(namespace, address.addr(), 0).is_ok_and(|d| d.table == LOCAL).then_some(());
+    let local = || decide(namespace, address.addr(), 0).is_ok_and(|decision| decision.local).then_some(());
     if up && poll_until(Duration::from_secs(2), local).is_none() {
         return Err(io::Error::from(io::ErrorKind::TimedOut)).attempted(what);
     }
     Ok(())
 }
-
-/// The routing table of a host's own addresses (RT_TABLE_LOCAL).
-const LOCAL: u32 = 255;
 
 /// Takes an address away from a device.
 pub fn remove_address(namespace: &Namespace, device: &str, address: IpNet) -> Result<(), LabError> {
@@ -194,8 +191,10 @@ pub fn passed(namespace: &Namespace, device: &str) -> Result<Passed, LabError> {
 pub struct Decision {
     /// Device that the packet will leave by.
     pub device: String,
-    /// The routing table that said so (254: main, 255: local).
+    /// The routing table that said so (254: main).
     pub table: u32,
+    /// Is the destination an address of this host itself?
+    pub local: bool,
     /// The source address that the packet gets if its sender chose none.
     pub source: Option<IpAddr>,
     /// Next hop; `None`: the destination itself is on that link.
@@ -262,6 +261,7 @@ async fn route_message(
 
 async fn decision(handle: &Handle, answer: RouteMessage) -> Result<Decision, Error> {
     let mut table = u32::from(answer.header.table);
+    let local = answer.header.kind == RouteType::Local;
     let (mut index, mut source, mut via) = (None, None, None);
     for attribute in answer.attributes {
         match attribute {
@@ -279,7 +279,7 @@ async fn decision(handle: &Handle, answer: RouteMessage) -> Result<Decision, Err
         LinkAttribute::IfName(name) => Some(name),
         _ => None,
     });
-    Ok(Decision { device: name.unwrap_or_else(|| index.to_string()), table, source, via })
+    Ok(Decision { device: name.unwrap_or_else(|| index.to_string()), table, local, source, via })
 }
 
 fn invalid(error: impl std::fmt::Display) -> Error {

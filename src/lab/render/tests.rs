@@ -16,6 +16,7 @@ fn host(name: &str, number: u8) -> Host {
     let route = |device: &str, source: &str| Decision {
         device: device.to_owned(),
         table: 254,
+        local: false,
         source: Some(source.parse().unwrap()),
         via: None,
     };
