@@ -65,7 +65,6 @@ enum Command {
     Lab(lab::Args),
 }
 
-pub mod status;
 
 /// Parses the command line and runs the command.
 pub fn main() -> ExitCode {

@@ -183,7 +183,6 @@ fn build_tunnel(config: &Config, timing: Timing, wake: &Arc<Notify>) -> Result<T
 fn settings(config: &Config) -> PlaneSettings {
     PlaneSettings {
         mtu: config.interface.mtu,
-        icmp_from: config.interface.address.iter().map(|net| net.addr()).collect(),
     }
 }
 
