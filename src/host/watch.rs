@@ -141,7 +141,8 @@ async fn loss_told(events: &mut Subscription, index: u32, was_up: &mut bool) -> 
                 for message in &messages {
                     match link_told(message, index) {
                         Some(LinkTold::Gone) => return Some(Lost::Deleted),
-                        Some(LinkTold::Down) if *was_up => return Some(Lost::Down),
+                        // It may be told late, from before we set the device up: its state is read again.
+                        Some(LinkTold::Down) if *was_up => return None,
                         Some(LinkTold::Down) | None => {}
                         Some(LinkTold::Up) => *was_up = true,
                     }
