@@ -63,6 +63,8 @@ pub enum Refusal {
     NoPeer,
     /// Outbound: the peer has no endpoint yet.
     NoEndpoint,
+    /// Outbound: what we sealed for a peer came back, as its endpoint is routed into its own tunnel.
+    RoutingLoop,
     /// Outbound: what came from the TUN is not IP.
     OutboundMalformed,
     /// Outbound: the oldest staged packet was dropped for a newer one.
@@ -79,7 +81,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// All of them, in order.
-    pub const ALL: [Refusal; 29] = [
+    pub const ALL: [Refusal; 30] = [
         Refusal::Malformed,
         Refusal::Mac1,
         Refusal::CookieWanted,
@@ -103,6 +105,7 @@ impl Refusal {
         Refusal::EcnDropped,
         Refusal::NoPeer,
         Refusal::NoEndpoint,
+        Refusal::RoutingLoop,
         Refusal::OutboundMalformed,
         Refusal::StagedOverflow,
         Refusal::HandshakeGivenUp,
@@ -136,6 +139,7 @@ impl Refusal {
             Refusal::EcnDropped => "ecn_dropped",
             Refusal::NoPeer => "no_peer",
             Refusal::NoEndpoint => "no_endpoint",
+            Refusal::RoutingLoop => "routing_loop",
             Refusal::OutboundMalformed => "outbound_malformed",
             Refusal::StagedOverflow => "staged_overflow",
             Refusal::HandshakeGivenUp => "handshake_given_up",
