@@ -9,13 +9,13 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
-use super::{DaemonError, failed, lost, resolver::Resolver, say_ready, settings};
+use super::{DaemonError, failed, lost, resolver::Resolver, say_ready};
 use crate::{
     config::Config,
     control::{ControlServer, InterfaceStatus, Request, SetError},
     forward::{Evidence, Refusal},
-    host::{Host, NetworkChange, Plan},
-    plane::{Clock, Plane, udp::Sent},
+    host::{Host, Mtus, NetworkChange, Plan},
+    plane::{Clock, Plane, PlaneSettings, udp::Sent},
     sys::timer::BootTimer,
     tunnel::{Change, Event, Transmit, Tunnel},
 };
@@ -26,6 +26,7 @@ const PER_TURN: usize = 64;
 pub(super) struct Driver<'a> {
     config: &'a Config,
     fwmark: u32,
+    settings: PlaneSettings,
     tunnel: Tunnel,
     plane: Plane,
     host: &'a Host,
@@ -82,6 +83,7 @@ impl<'a> Driver<'a> {
         Ok(Self {
             config,
             fwmark: plan.fwmark.unwrap_or(0),
+            settings: PlaneSettings::new(plan.mtu),
             tunnel,
             plane,
             host,
@@ -250,7 +252,23 @@ impl<'a> Driver<'a> {
         match change {
             NetworkChange::AddressRemoved(address) => self.tunnel.forget_locals(Some(address)),
             NetworkChange::RouteChanged | NetworkChange::LinkChanged => self.tunnel.forget_locals(None),
+            NetworkChange::Mtus(mtus) => self.follow_mtus(&mtus),
         }
+    }
+
+    /// Padding must not make a packet larger than what the device, or the route it came by, lets through.
+    fn follow_mtus(&mut self, mtus: &Mtus) {
+        let bytes = |mtu: u32| u16::try_from(mtu).unwrap_or(u16::MAX);
+        let mtu = bytes(mtus.device);
+        let route_mtus =
+            mtus.routes.iter().copied().map(bytes).filter(|one| (1..mtu).contains(one)).collect();
+        let settings = PlaneSettings { mtu, route_mtus };
+        if settings == self.settings {
+            return;
+        }
+        info!(mtu, routes = ?settings.route_mtus, "the MTU of the device, or of a route to it, was changed");
+        self.plane.set(settings.clone());
+        self.settings = settings;
     }
 
     fn answer(&mut self, request: Request) {
@@ -287,7 +305,7 @@ impl<'a> Driver<'a> {
             name: self.config.interface.name.clone(),
             listen_port: self.plane.port(),
             fwmark: self.fwmark,
-            mtu: settings(self.config).mtu,
+            mtu: self.settings.mtu,
             tunnel: self.tunnel.status(now),
             now: now.wall,
             boot: now.boot,

@@ -140,8 +140,9 @@ async fn serve(config: &Config, options: &Options, host: &mut Host) -> Result<()
 
     let wake = Arc::new(Notify::new());
     let tunnel = build_tunnel(config, options.timing, &wake)?;
-    let plane = Plane::start(tunnel.forward().clone(), tun, sockets, settings(config))
-        .map_err(failed("start the data threads"))?;
+    let plane =
+        Plane::start(tunnel.forward().clone(), tun, sockets, PlaneSettings::new(config.interface.mtu))
+            .map_err(failed("start the data threads"))?;
     host.apply(&plan).await?;
     info!(
         interface = name,
@@ -178,10 +179,6 @@ fn build_tunnel(config: &Config, timing: Timing, wake: &Arc<Notify>) -> Result<T
     }
     tunnel.publish();
     Ok(tunnel)
-}
-
-fn settings(config: &Config) -> PlaneSettings {
-    PlaneSettings { mtu: config.interface.mtu }
 }
 
 /// `READY=1` to the service manager, if there is one.
