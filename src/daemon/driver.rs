@@ -291,6 +291,8 @@ impl<'a> Driver<'a> {
                 Change::Fwmark(mark) => {
                     self.plane.set_mark(mark)?;
                     self.fwmark = mark;
+                    // Another mark may mean another way, and another source for it.
+                    self.tunnel.forget_locals(None);
                 }
                 change => self.tunnel.apply(change, self.clock.now())?,
             }
