@@ -153,10 +153,25 @@ fn everything() -> String {
         "-4 rule show",
         "-6 rule show",
     ];
-    // What the kernel does by itself when a device was up once is not ours.
-    let is_said = |line: &&str| !line.starts_with("multicast ff00::/8");
-    let shown = shows.map(|show| ip(show).lines().filter(is_said).collect::<Vec<_>>().join("\n"));
-    shown.join("\n---\n").replace("qdisc pfifo_fast", "qdisc noop")
+    shows.map(|show| ip(show).lines().filter_map(ours_to_answer_for).collect()).join("---\n")
+}
+
+/// Without what the kernel does by itself, sooner or later, when a device was up: queues, carrier, multicast.
+fn ours_to_answer_for(line: &str) -> Option<String> {
+    if line.starts_with("multicast ff00::/8") {
+        return None;
+    }
+    let line = line.replace("NO-CARRIER,", "").replace(",LOWER_UP", "").replace(" linkdown", "");
+    let (mut kept, mut words) = (String::new(), line.split_whitespace());
+    while let Some(word) = words.next() {
+        if ["qdisc", "state"].contains(&word) {
+            words.next();
+        } else {
+            kept.push_str(word);
+            kept.push(' ');
+        }
+    }
+    Some(kept + "\n")
 }
 
 async fn open() -> Host {
