@@ -2,10 +2,19 @@
 
 mod common;
 
-use std::{fs, net::IpAddr, path::Path, time::Duration};
+use std::{
+    fs,
+    net::IpAddr,
+    os::unix::{fs::PermissionsExt, process::CommandExt},
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use common::need_root;
-use vpnd::lab::{Host, LabError, Namespace, Ping, link, tcp_transfer, udp_echo};
+use vpnd::lab::{Daemon, Host, LabError, Namespace, Ping, Setup, demo::Demo, link, tcp_transfer, udp_echo};
+
+const VPND: &str = env!("CARGO_BIN_EXE_vpnd");
 
 fn named(name: &str) -> bool {
     Path::new("/run/netns").join(name).exists()
@@ -39,8 +48,7 @@ fn a_namespace_is_named_while_it_lives_and_gone_after() {
     let name = "vpnd-lab-t-life";
     let namespace = Namespace::create(name).unwrap();
     assert!(named(name) && folder(name).is_dir());
-    let output =
-        std::process::Command::new("ip").args(["netns", "exec", name, "ip", "-o", "link"]).output().unwrap();
+    let output = Command::new("ip").args(["netns", "exec", name, "ip", "-o", "link"]).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success() && text.contains("lo") && text.contains("UP"), "{text}");
     let second = namespace.clone();
@@ -177,7 +185,7 @@ fn a_namespace_that_no_lab_made_is_left_alone() {
         return;
     }
     let name = "vpnd-lab-t-foreign";
-    let ip = |verb: &str| std::process::Command::new("ip").args(["netns", verb, name]).status().unwrap();
+    let ip = |verb: &str| Command::new("ip").args(["netns", verb, name]).status().unwrap();
     assert!(ip("add").success());
     let refused = Namespace::create(name);
     let still_there = named(name);
@@ -201,10 +209,10 @@ fn what_a_killed_lab_left_is_swept_by_the_next() {
         std::thread::sleep(Duration::from_secs(60));
         return;
     }
-    let mut victim = std::process::Command::new(std::env::current_exe().unwrap())
+    let mut victim = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "what_a_killed_lab_left_is_swept_by_the_next"])
         .env("VPND_LAB_VICTIM", "1")
-        .stdout(std::process::Stdio::null())
+        .stdout(Stdio::null())
         .spawn()
         .unwrap();
     let ready = folder(name).join("ready");
@@ -222,4 +230,109 @@ fn what_a_killed_lab_left_is_swept_by_the_next() {
     assert!(!next.folder().join("ready").exists(), "its folder was emptied");
     drop(next);
     assert!(!named(name));
+}
+
+#[test]
+fn the_demo_counts_one_ping_exactly_and_nobody_on_the_wire_can_read_it() {
+    if !need_root() {
+        return;
+    }
+    let page = Demo::build("vpnd-lab-t-demo", Path::new(VPND)).unwrap().measure().unwrap();
+    assert!(page.passed());
+    assert!(page.ping.is_one_ping(), "{:?}", page.ping);
+    for host in [page.ping.left, page.ping.right] {
+        let walks = host.walks.expect("make installs nft for the tests");
+        for (hooks, bytes) in [(walks.inner, 84), (walks.outer, 156)] {
+            for count in [hooks.output, hooks.postrouting, hooks.prerouting, hooks.input] {
+                assert_eq!((count.packets, count.bytes), (1, bytes));
+            }
+        }
+        assert_eq!((host.tun.tx_bytes, host.tun.rx_bytes), (84, 84));
+        assert_eq!((host.tunnel.sealed_bytes, host.tunnel.opened_bytes), (128, 128));
+        assert_eq!((host.wire.tx_bytes, host.wire.rx_bytes), (170, 170));
+    }
+    let listener = page.listener.expect("root may listen");
+    assert_eq!((listener.tun.matching, listener.wire.matching), (2, 0));
+    assert_eq!((listener.tun.frames, listener.wire.frames, listener.wire.longest), (2, 2, 170));
+    let handshake = page.first - page.ping.left.tunnel;
+    assert_eq!((handshake.sealed_bytes, handshake.opened_bytes), (148, 92), "one initiation, one response");
+    assert!(!named("vpnd-lab-t-demo-left") && !named("vpnd-lab-t-demo-right"));
+}
+
+#[test]
+fn a_daemon_that_cannot_start_says_why() {
+    if !need_root() {
+        return;
+    }
+    let host = Host::create("vpnd-lab-t-broken").unwrap();
+    let refused = Daemon::start(&host, &Setup::new(VPND, "[interface]\nprivate_kee = 1\n"));
+    match refused {
+        Err(LabError::Ended { log, .. }) => assert!(log.contains("private_kee"), "{log}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_command_shows_the_page_and_leaves_nothing() {
+    if !need_root() {
+        return;
+    }
+    let output = Command::new(VPND).args(["lab", "--name", "vpnd-lab-t-show"]).output().unwrap();
+    let (page, errors) =
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert!(output.status.success(), "{errors}");
+    for place in ["OUTPUT", "POSTROUTING", "TUN vpn0", "the wire", "PREROUTING", "INPUT", "application"] {
+        assert!(page.contains(place), "{place} is missing:\n{page}");
+    }
+    assert!(!page.contains('\x1b'), "no colours where nobody looks");
+    assert!(!named("vpnd-lab-t-show-left") && !named("vpnd-lab-t-show-right"));
+}
+
+#[test]
+fn hosts_that_are_kept_go_when_the_lab_is_told_to_end() {
+    if !need_root() {
+        return;
+    }
+    let name = "vpnd-lab-t-keep-left";
+    let arguments = ["lab", "--keep", "--name", "vpnd-lab-t-keep"];
+    let mut lab = Command::new(VPND).args(arguments).stdout(Stdio::piped()).spawn().unwrap();
+    let mut told = String::new();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(lab.stdout.take().unwrap()));
+    while !told.contains("Ctrl-C here") {
+        told += &lines.next().expect("it says how to leave").unwrap();
+    }
+    assert!(told.contains(&format!("ip netns exec {name} bash")), "{told}");
+    let ping = Command::new("ip").args(["netns", "exec", name, "ping", "-c1", "-W2", "10.77.0.2"]).output();
+    let pinged = ping.unwrap().status.success();
+    vpnd::sys::signal::terminate(lab.id()).unwrap();
+    assert!(lab.wait().unwrap().success() && pinged);
+    assert!(!named(name) && !folder(name).exists());
+}
+
+#[test]
+fn an_ordinary_user_has_a_lab_too() {
+    if !need_root() {
+        return;
+    }
+    let limit = fs::read_to_string("/proc/sys/user/max_user_namespaces").unwrap();
+    let tun = fs::metadata("/dev/net/tun").unwrap().permissions().mode() & 0o006;
+    if limit.trim() == "0" || tun != 0o006 {
+        eprintln!(
+            "\n*** NOT TESTED: a user's lab: user namespaces {}, /dev/net/tun {tun:o} ***\n",
+            limit.trim()
+        );
+        return;
+    }
+    // The build folder may be one that other users cannot read.
+    let folder = std::env::temp_dir().join("vpnd-lab-t-user");
+    fs::create_dir_all(&folder).unwrap();
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
+    let binary = folder.join("vpnd");
+    fs::copy(VPND, &binary).unwrap();
+    let output = Command::new(&binary).arg("lab").current_dir("/").uid(65_534).gid(65_534).output();
+    fs::remove_dir_all(&folder).unwrap();
+    let output = output.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(String::from_utf8(output.stdout).unwrap().contains("every byte as it was sent"));
+    assert!(!named("vpnd-lab-left"), "nothing of it is seen outside");
 }

@@ -65,8 +65,6 @@ enum Command {
     Lab(lab::Args),
 }
 
-pub mod status;
-
 /// Parses the command line and runs the command.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();

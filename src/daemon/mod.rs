@@ -181,10 +181,7 @@ fn build_tunnel(config: &Config, timing: Timing, wake: &Arc<Notify>) -> Result<T
 }
 
 fn settings(config: &Config) -> PlaneSettings {
-    PlaneSettings {
-        mtu: config.interface.mtu,
-        icmp_from: config.interface.address.iter().map(|net| net.addr()).collect(),
-    }
+    PlaneSettings { mtu: config.interface.mtu }
 }
 
 /// `READY=1` to the service manager, if there is one.

@@ -174,7 +174,8 @@ fn ask(socket: &Path, path: &str) -> io::Result<Vec<u8>> {
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     stream.set_write_timeout(Some(Duration::from_secs(5)))?;
     // HTTP/1.0: the answer is not chunked and ends with the connection.
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: vpnd\r\nConnection: close\r\n\r\n")?;
+    let question = format!("GET {path} HTTP/1.0\r\nHost: vpnd\r\nConnection: close\r\n\r\n");
+    stream.write_all(question.as_bytes())?;
     let mut answer = Vec::new();
     stream.take(64 << 20).read_to_end(&mut answer)?;
     body(&answer).map(<[u8]>::to_vec).ok_or_else(|| io::Error::other("not an HTTP answer of status 200"))

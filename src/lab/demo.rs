@@ -97,9 +97,9 @@ impl Demo {
     /// Sends one ping to make the daemons shake hands, one that is counted, and a bulk transfer. Fails when
     /// one of them does not come through.
     pub fn measure(&self) -> Result<Page, LabError> {
-        let fresh = self.read()?;
         self.ping(RIGHT.inner())?;
-        let first = self.settled(|now| now.right.tunnel.sealed > 0 && now.left.tunnel.opened > 0)? - fresh;
+        let first =
+            self.settled(|now| now.right.tunnel.sealed > 0 && now.left.tunnel.opened > 0)?.left.tunnel;
         let rtt_v6 = self.left.host.ping(RIGHT.inner_v6(), 1)?.rtt;
         let (ping, rtt, listener) = self.counted_ping()?;
         let before = self.read()?;
@@ -121,9 +121,9 @@ impl Demo {
         })
     }
 
-    /// The hosts' names and their daemons' process ids.
-    pub fn hosts(&self) -> [(&str, u32); 2] {
-        [&self.left, &self.right].map(|side| (side.host.name(), side.daemon.pid()))
+    /// The hosts' names.
+    pub fn hosts(&self) -> [&str; 2] {
+        [&self.left, &self.right].map(|side| side.host.name())
     }
 
     /// The right host's address inside the tunnel.

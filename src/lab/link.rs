@@ -1,6 +1,6 @@
 //! Links, addresses and routes of a lab's hosts, by netlink inside the right namespace.
 
-use std::{fs::File, net::IpAddr, ops::Sub};
+use std::{fs::File, io, net::IpAddr, ops::Sub, time::Duration};
 
 use futures_util::TryStreamExt;
 use ipnet::IpNet;
@@ -9,7 +9,7 @@ use rtnetlink::{
     packet_route::{
         address::{AddressAttribute, AddressFlags},
         link::{InfoData, InfoVeth, LinkAttribute, LinkFlags, LinkMessage},
-        route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage},
+        route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteType},
     },
 };
 
@@ -17,6 +17,7 @@ use super::{
     error::{Attempted, LabError},
     namespace::Namespace,
     netlink::{converse, link as find},
+    stopwatch::poll_until,
 };
 
 /// Joins two namespaces by a cable: `device_a` in `a` and `device_b` in `b`, both up. Deleting one end deletes
@@ -73,17 +74,26 @@ pub fn delete(namespace: &Namespace, device: &str) -> Result<(), LabError> {
     .attempted(|| format!("delete {device} in {}", namespace.name()))
 }
 
-/// Gives a device an address. IPv6 addresses can be used at once: no duplicate address detection.
+/// Gives a device an address that can be used when this returns: without duplicate address detection, and where
+/// the device is up, not before the address is local.
 pub fn add_address(namespace: &Namespace, device: &str, address: IpNet) -> Result<(), LabError> {
-    converse(namespace.file(), async |handle| {
-        let index = find(&handle, device).await?.header.index;
-        let mut request = handle.address().add(index, address.addr(), address.prefix_len());
+    let what = || format!("add {address} to {device} in {}", namespace.name());
+    let up = converse(namespace.file(), async |handle| {
+        let link = find(&handle, device).await?;
+        let mut request = handle.address().add(link.header.index, address.addr(), address.prefix_len());
         if address.addr().is_ipv6() {
             request.message_mut().attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
         }
-        request.execute().await
+        request.execute().await?;
+        Ok(link.header.flags.contains(LinkFlags::Up))
     })
-    .attempted(|| format!("add {address} to {device} in {}", namespace.name()))
+    .attempted(what)?;
+    // The kernel makes an IPv6 address local in its own time, after it has said yes.
+    let local = || decide(namespace, address.addr(), 0).is_ok_and(|decision| decision.local).then_some(());
+    if up && poll_until(Duration::from_secs(2), local).is_none() {
+        return Err(io::Error::from(io::ErrorKind::TimedOut)).attempted(what);
+    }
+    Ok(())
 }
 
 /// Takes an address away from a device.
@@ -181,8 +191,10 @@ pub fn passed(namespace: &Namespace, device: &str) -> Result<Passed, LabError> {
 pub struct Decision {
     /// Device that the packet will leave by.
     pub device: String,
-    /// The routing table that said so (254: main, 255: local).
+    /// The routing table that said so (254: main).
     pub table: u32,
+    /// Is the destination an address of this host itself?
+    pub local: bool,
     /// The source address that the packet gets if its sender chose none.
     pub source: Option<IpAddr>,
     /// Next hop; `None`: the destination itself is on that link.
@@ -249,6 +261,7 @@ async fn route_message(
 
 async fn decision(handle: &Handle, answer: RouteMessage) -> Result<Decision, Error> {
     let mut table = u32::from(answer.header.table);
+    let local = answer.header.kind == RouteType::Local;
     let (mut index, mut source, mut via) = (None, None, None);
     for attribute in answer.attributes {
         match attribute {
@@ -266,7 +279,7 @@ async fn decision(handle: &Handle, answer: RouteMessage) -> Result<Decision, Err
         LinkAttribute::IfName(name) => Some(name),
         _ => None,
     });
-    Ok(Decision { device: name.unwrap_or_else(|| index.to_string()), table, source, via })
+    Ok(Decision { device: name.unwrap_or_else(|| index.to_string()), table, local, source, via })
 }
 
 fn invalid(error: impl std::fmt::Display) -> Error {

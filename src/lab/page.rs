@@ -18,8 +18,9 @@ pub struct Page {
     pub right: Host,
     /// Why there are no counters of netfilter; `None`: there are.
     pub no_netfilter: Option<String>,
-    /// What the very first ping moved, during which the daemons shook hands.
-    pub first: Sample,
+    /// What the left vpnd had counted since its start when the very first ping was answered, for which it had to
+    /// shake hands.
+    pub first: Tunnel,
     /// What one ping and its answer moved after that, undisturbed by anything else.
     pub ping: Sample,
     /// Bytes that the ping program wrote: ICMP header and payload.

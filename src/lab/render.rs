@@ -71,13 +71,27 @@ impl Page {
                  pieces of up to 64 KB as far as it can, and cuts them into packets of the device's size last.",
             );
         }
+        self.losses(text);
+    }
+
+    /// Buffers overflow where a sender is faster than a receiver: then the columns of the transfer differ.
+    fn losses(&self, text: &mut Text) {
+        let lost = self.bulk.left.tunnel.sealed.saturating_sub(self.bulk.right.tunnel.opened);
+        if lost > 0 {
+            text.paragraph(&format!(
+                "Of the transfer {} packets were lost between the two vpnds, where a burst was larger than a \
+                 buffer. TCP noticed and sent them again: that is its work, and none of the tunnel's.",
+                grouped(lost)
+            ));
+        }
     }
 
     fn back(&self, text: &mut Text) {
         let (left, right) = (Traveller::left(self).answering(), Traveller::right(self).answering());
         text.heading("The answer takes the same way back");
         text.paragraph(
-            "In the columns of the transfer: TCP's acknowledgements, which the kernel writes itself.",
+            "Both answers are the kernel's own, in an application's place: to the ping its echo, and in the \
+             columns of the transfer TCP's acknowledgements.",
         );
         text.table(&format!("{}: the answer goes out", self.right.name), &right.outbound(), false);
         text.table(&format!("{}: the answer comes in", self.left.name), &left.inbound(), false);
@@ -133,8 +147,7 @@ impl Page {
 
     fn handshake(&self, text: &mut Text) {
         // What the first ping moved more than the counted one, which found a session.
-        let (first, ping) = (self.first.left.tunnel, self.ping.left.tunnel);
-        let more = first - ping;
+        let more = self.first - self.ping.left.tunnel;
         text.heading("Before all that: the handshake");
         text.paragraph(&format!(
             "The very first ping found no session: vpnd kept it back, sent {} bytes more than for the ping above, \

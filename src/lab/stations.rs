@@ -154,7 +154,6 @@ impl<'a> Traveller<'a> {
     fn route(self, walk: Walk, decision: &Decision, destination: &str, story: &str) -> Station {
         let table = match decision.table {
             254 => "main".to_owned(),
-            255 => "local".to_owned(),
             number => number.to_string(),
         };
         let source = decision.source.map(|source| format!(", source {source}")).unwrap_or_default();

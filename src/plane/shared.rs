@@ -33,30 +33,30 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// Shared by the loops and the handle.
 pub(super) struct Shared {
-    pub forward: Arc<Forward>,
-    pub tun: TunDevice,
-    pub sockets: ArcSwap<UdpSockets>,
-    pub settings: ArcSwap<PlaneSettings>,
-    pub clock: Clock,
+    pub(super) forward: Arc<Forward>,
+    pub(super) tun: TunDevice,
+    pub(super) sockets: ArcSwap<UdpSockets>,
+    pub(super) settings: ArcSwap<PlaneSettings>,
+    pub(super) clock: Clock,
     /// Wakes the outbound loop: stop.
-    pub wake_outbound: EventFd,
+    pub(super) wake_outbound: EventFd,
     /// Wakes the inbound loop: stop, or other sockets.
-    pub wake_inbound: EventFd,
+    pub(super) wake_inbound: EventFd,
     stopping: AtomicBool,
     failed: watch::Sender<Option<Fatal>>,
 }
 
 /// One datagram, and for whom: what a failure to send it is counted with.
 pub(super) struct Outgoing<'a> {
-    pub to: &'a Endpoint,
-    pub ecn: Ecn,
-    pub datagram: &'a [u8],
-    pub peer: Option<PeerId>,
-    pub key: Option<PublicKey>,
+    pub(super) to: &'a Endpoint,
+    pub(super) ecn: Ecn,
+    pub(super) datagram: &'a [u8],
+    pub(super) peer: Option<PeerId>,
+    pub(super) key: Option<PublicKey>,
 }
 
 impl Shared {
-    pub fn new(
+    pub(super) fn new(
         forward: Arc<Forward>,
         tun: TunDevice,
         sockets: UdpSockets,
@@ -76,19 +76,19 @@ impl Shared {
     }
 
     /// Ends both loops.
-    pub fn stop(&self) {
+    pub(super) fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
         self.wake_outbound.signal();
         self.wake_inbound.signal();
     }
 
     /// Are the loops to end?
-    pub fn stopping(&self) -> bool {
+    pub(super) fn stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
     }
 
     /// A loop cannot go on: says why (the first reason stands), and ends the other, too: half a tunnel is none.
-    pub fn fail(&self, why: Fatal) {
+    pub(super) fn fail(&self, why: Fatal) {
         self.failed.send_if_modified(|failed| {
             let first = failed.is_none();
             failed.get_or_insert(why);
@@ -98,14 +98,14 @@ impl Shared {
     }
 
     /// Resolves when [`Self::fail`] was called.
-    pub async fn failed(&self) -> Fatal {
+    pub(super) async fn failed(&self) -> Fatal {
         let mut failed = self.failed.subscribe();
         let why = failed.wait_for(Option::is_some).await.expect("the sender lives in self");
         why.clone().expect("that is what was waited for")
     }
 
     /// Sends; counts a failure, with its evidence.
-    pub fn send(&self, sockets: &UdpSockets, outgoing: &Outgoing<'_>, now: Time) -> io::Result<Sent> {
+    pub(super) fn send(&self, sockets: &UdpSockets, outgoing: &Outgoing<'_>, now: Time) -> io::Result<Sent> {
         let Outgoing { to, ecn, datagram, peer, key } = *outgoing;
         let sent = sockets.send_patiently(to, ecn, datagram, PATIENCE);
         if sent.is_err() {
@@ -116,7 +116,7 @@ impl Shared {
     }
 
     /// Writes one packet to the TUN. A refused one is counted; an error means that the device is gone.
-    pub fn deliver(&self, packet: &[u8], log: &mut LogGate, now: Time) -> Result<(), Fatal> {
+    pub(super) fn deliver(&self, packet: &[u8], log: &mut LogGate, now: Time) -> Result<(), Fatal> {
         let Err(error) = self.tun.write(packet) else { return Ok(()) };
         if is_gone(&error) {
             return Err(self.tun_gone(&error));
@@ -129,7 +129,7 @@ impl Shared {
     }
 
     /// The end of the device, with what the kernel said.
-    pub fn tun_gone(&self, found: &dyn std::fmt::Display) -> Fatal {
+    pub(super) fn tun_gone(&self, found: &dyn std::fmt::Display) -> Fatal {
         Fatal::TunGone(format!("{}: {found}", self.tun.name()))
     }
 }

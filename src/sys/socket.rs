@@ -107,6 +107,7 @@ fn each_control(message: &libc::msghdr, mut visit: impl FnMut(&libc::cmsghdr, *c
 /// Takes what we asked for out of one control message; leaves others alone.
 fn read_control(header: &libc::cmsghdr, data: *const u8, datagram: &mut Datagram) {
     // A message that was cut off (MSG_CTRUNC) may be shorter than its type.
+    #[allow(clippy::unnecessary_cast)] // musl says u32 where glibc says usize
     let holds = |size: usize| {
         // SAFETY: CMSG_LEN only calculates.
         header.cmsg_len as usize >= unsafe { libc::CMSG_LEN(size as u32) } as usize

@@ -24,8 +24,12 @@ impl Tunnel {
         }
     }
 
-    /// Sends an initiation; if the last handshake message is too young, sees to it that one goes out later.
+    /// Sends an initiation; if the last handshake message is too young, sees to it that one goes out later. If
+    /// it is seen to already, that turn is not hurried: its jitter keeps two ends from staying in step.
     pub(super) fn send_initiation(&mut self, id: PeerId, now: Now) {
+        if self.timers.is_set(id, Timer::Retransmit) {
+            return;
+        }
         let Some(peer) = self.peers.of(id) else { return };
         if peer.shared.endpoint().is_none() {
             return; // counted where the packet came from
@@ -35,9 +39,7 @@ impl Tunnel {
             return;
         }
         if let Some(turn) = peer.handshake.must_wait(now.boot) {
-            if !self.timers.is_set(id, Timer::Retransmit) {
-                self.retransmit_after(id, turn);
-            }
+            self.retransmit_after(id, turn);
             return;
         }
         if let Some(mut message) = self.new_initiation(id, now) {

@@ -71,6 +71,7 @@ fn a_peer_removed_while_it_talks_is_a_stranger_at_once() {
     assert_eq!(world.nodes[1].delivered.len(), 1, "what was on its way is refused");
     assert_eq!(world.nodes[1].refused(Refusal::NoSuchSession), 1);
     world.forget_log();
+    world.send(0, 1);
     world.run(secs(30));
     assert_eq!(world.sent_by(1).count(), 0);
     assert_eq!(world.nodes[1].evidence(Refusal::UnknownKey).key, Some(key(0).public_key()));

@@ -49,7 +49,7 @@ fn packets_on_their_way_during_a_rekey_arrive() {
 fn a_late_packet_of_the_old_session_is_delivered_and_switches_nothing_back() {
     for (from, to) in [(0, 1), (1, 0)] {
         let mut world = World::connected();
-        world.run(secs(100));
+        world.run(secs(118));
         let (number, late) = held_back(&mut world, from, to);
         renew(&mut world, 0, 1);
         let sealing = world.current(to, from).start().local;

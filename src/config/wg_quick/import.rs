@@ -39,6 +39,9 @@ pub fn import(text: &str, file: &Path) -> Result<Converted, Problems> {
     import.finish()
 }
 
+/// Items of a list, each with its line.
+type Items = Vec<(usize, String)>;
+
 /// How a value is written in TOML.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
@@ -93,7 +96,7 @@ impl Import<'_> {
             }
         }
         // Lists may be spread over several lines of one key; all else stands once.
-        let mut lists: BTreeMap<&'static str, (Form, Vec<(usize, String)>)> = BTreeMap::new();
+        let mut lists: BTreeMap<&'static str, (Form, Items)> = BTreeMap::new();
         let mut seen = HashSet::new();
         for key in &section.keys {
             let Some((ours, form)) = translate(section.kind, &key.plain) else {
@@ -159,7 +162,7 @@ impl Import<'_> {
     }
 
     /// wg clears host bits in silence and takes a prefix twice; we say it.
-    fn mask(&mut self, items: Vec<(usize, String)>) -> Vec<(usize, String)> {
+    fn mask(&mut self, items: Items) -> Items {
         let mut seen: HashSet<IpNet> = HashSet::new();
         let mut kept = Vec::with_capacity(items.len());
         for (line, item) in items {

@@ -16,6 +16,7 @@ fn host(name: &str, number: u8) -> Host {
     let route = |device: &str, source: &str| Decision {
         device: device.to_owned(),
         table: 254,
+        local: false,
         source: Some(source.parse().unwrap()),
         via: None,
     };
@@ -46,9 +47,9 @@ fn ping() -> Reading {
 
 fn page() -> Page {
     let ping = Sample { left: ping(), right: ping() };
-    let mut first = ping;
-    first.left.tunnel.sealed_bytes += 148;
-    first.left.tunnel.opened_bytes += 92;
+    let mut first = ping.left.tunnel;
+    first.sealed_bytes += 148;
+    first.opened_bytes += 92;
     let mut bulk = ping;
     bulk.left.tun.tx_packets = 24_500;
     bulk.left.tun.tx_bytes = 34_829_212;
@@ -179,6 +180,14 @@ fn without_netfilter_the_other_places_are_still_counted() {
     let output = text.lines().find(|line| line.starts_with("  2   OUTPUT")).unwrap();
     assert_eq!(output.matches('–').count(), 4, "{output}");
     assert!(text.lines().any(|line| line.contains("TUN vpn0") && line.contains("24,500")));
+}
+
+#[test]
+fn a_loss_is_told() {
+    let mut page = page();
+    assert!(!joined(&page).contains("were lost"));
+    page.bulk.left.tunnel.sealed += 1_234;
+    assert!(joined(&page).contains("1,234 packets were lost between the two vpnds"));
 }
 
 #[test]
