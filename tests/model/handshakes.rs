@@ -377,6 +377,32 @@ fn a_lost_response_costs_one_retry() {
 }
 
 #[test]
+fn who_has_just_answered_does_not_initiate() {
+    let mut world = World::pair();
+    world.network.mute = Some(outer(1));
+    world.send(0, 1);
+    world.run(millis(15));
+    assert_eq!(world.of_kind(1, Kind::Response).len(), 1);
+    let answered = before(world.now, millis(5));
+    world.send(1, 0);
+    world.run_until(before(answered + secs(5), NANO));
+    assert_eq!(world.initiations(1), 0);
+    world.network.mute = None;
+    world.run(secs(1));
+    assert_eq!(world.nodes[0].delivered.len(), 1);
+    assert_eq!(world.nodes[1].delivered.len(), 1);
+}
+
+#[test]
+fn a_handshake_that_is_complete_leaves_no_retry_behind() {
+    let mut world = World::pair();
+    world.send(0, 1);
+    world.send(1, 0);
+    world.run(millis(100));
+    assert!(world.next().is_some_and(|next| next >= world.now + secs(9)), "keepalives are next");
+}
+
+#[test]
 fn a_slow_response_is_not_thrown_away() {
     let mut world = World::pair();
     world.network.delay = millis(2000);

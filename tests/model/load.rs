@@ -263,6 +263,8 @@ fn what_the_outbox_cannot_hold_is_not_worked_for() {
         let refused = world.nodes[1].refused(Refusal::HandshakeQueueFull);
         assert_eq!(refused, u64::from(n == vpnd::tunnel::TRANSMIT_QUEUE));
     }
+    let read = world.status(1, 0).rx_bytes;
+    assert_eq!(read, 148 * vpnd::tunnel::TRANSMIT_QUEUE as u64, "the last one was not even read");
     let queued = std::iter::from_fn(|| world.nodes[1].tunnel.poll_transmit()).count();
     assert_eq!(queued, vpnd::tunnel::TRANSMIT_QUEUE);
 }
