@@ -1,6 +1,133 @@
-//! The commands; the only place that prints.
+//! The commands; the only place that prints. `vpnd --config FILE` is the daemon, the rest stand beside it.
+
+pub mod check; // check
+pub mod convert; // import, export
+pub mod disk; // configurations and secrets as files
+pub mod keys; // genkey, genpsk, pubkey
+pub mod lab; // lab
+pub mod status; // status
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use clap::{Parser, Subcommand};
+
+use crate::{
+    daemon::{self, Options},
+    forward::session::REKEY_AFTER_TIME,
+    tunnel::Timing,
+};
+
+/// A WireGuard VPN daemon: one process, one file, and it explains itself.
+///
+/// `vpnd --config peer.toml` opens the tunnel and runs in the foreground until SIGTERM or Ctrl-C.
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    daemon: DaemonArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct DaemonArgs {
+    /// The file that describes the tunnel.
+    #[arg(short, long, value_name = "FILE", required = true)]
+    config: Option<PathBuf>,
+    /// Where the control sockets are made: DIR/wireguard/NAME.sock and DIR/vpnd/NAME.sock.
+    #[arg(long, value_name = "DIR", default_value = "/run")]
+    run_dir: PathBuf,
+    /// How much is logged: error, warn, info, debug, trace, or a tracing filter.
+    #[arg(long, value_name = "LEVEL", env = "VPND_LOG", default_value = "info")]
+    log: String,
+    /// Rekey sooner than the protocol's 120 s; for tests.
+    #[arg(long, value_name = "SECONDS", hide = true, value_parser = clap::value_parser!(u64).range(1..=120))]
+    rekey_after: Option<u64>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Check configuration files without opening anything.
+    Check(check::Check),
+    /// Make a private key.
+    Genkey(keys::NewKey),
+    /// Print the public key of a private key.
+    Pubkey(keys::Pubkey),
+    /// Make a preshared key.
+    Genpsk(keys::NewKey),
+    /// Turn a wg-quick file into vpnd's form.
+    Import(convert::Convert),
+    /// Turn vpnd's form into a wg-quick file.
+    Export(convert::Convert),
+    /// Show running tunnels: who is connected, and what is wrong.
+    Status(status::Args),
+    /// Two hosts in network namespaces, a tunnel between them, and the way that a packet takes.
+    Lab(lab::Args),
+}
 
 /// Parses the command line and runs the command.
-pub fn main() -> std::process::ExitCode {
-    todo!()
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match cli.command {
+        None => run_daemon(cli.daemon),
+        Some(Command::Check(args)) => check::run(&args),
+        Some(Command::Genkey(args)) => keys::genkey(&args),
+        Some(Command::Pubkey(args)) => keys::pubkey(&args),
+        Some(Command::Genpsk(args)) => keys::genpsk(&args),
+        Some(Command::Import(args)) => convert::import(&args),
+        Some(Command::Export(args)) => convert::export(&args),
+        Some(Command::Status(args)) => show_status(args),
+        Some(Command::Lab(args)) => lab::run(args),
+    }
+}
+
+fn run_daemon(args: DaemonArgs) -> ExitCode {
+    if let Err(error) = log_to_stderr(&args.log) {
+        eprintln!("vpnd: --log {}: {error}; give error, warn, info, debug or trace", args.log);
+        return ExitCode::from(2);
+    }
+    let path = args.config.expect("clap requires --config where there is no command");
+    let config = match disk::read_config(&path) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("{error}");
+            return error.exit_code();
+        }
+    };
+    let rekey_after = args.rekey_after.map_or(REKEY_AFTER_TIME, Duration::from_secs);
+    let options = Options { run_dir: args.run_dir, timing: Timing { rekey_after } };
+    match daemon::run(config, options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("vpnd: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn show_status(args: status::Args) -> ExitCode {
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(status::run(args)),
+        Err(error) => {
+            eprintln!("vpnd: cannot start the runtime: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Under a service manager the journal has the time, and wants no colour.
+fn log_to_stderr(filter: &str) -> Result<(), tracing_subscriber::filter::ParseError> {
+    use std::io::IsTerminal;
+    let filter: tracing_subscriber::EnvFilter = filter.parse()?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false);
+    if std::env::var_os("JOURNAL_STREAM").is_some() {
+        builder.without_time().init();
+    } else {
+        builder.init();
+    }
+    Ok(())
 }

@@ -1,22 +1,37 @@
-//! peer.toml → [`Config`] → [`Change`]s. Errors name file, line, key, what was found and what would do.
+//! peer.toml → [`Config`] → [`Change`](crate::tunnel::Change)s. Errors name file, line, key, what was found and what would do.
 //! No file is opened here: key files are read by the caller's [`KeyFiles`].
 
 pub mod problem;
-// private: document (toml_edit walk), interface, peer, keys; and wg_quick (import and export), changes
+pub mod wg_quick; // wg-quick's files ⇄ ours
 
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-};
+// The walk of a file: pieces of TOML, the tables in them, their keys, the values; then what peers share.
+mod document;
+mod reader;
+mod report;
+
+mod fields;
+mod interface;
+mod keys;
+mod peer;
+mod unknown;
+mod values;
+
+#[cfg(test)]
+mod arbitrary;
+mod census;
+mod changes;
+#[cfg(test)]
+mod tests;
+
+use std::{net::SocketAddr, path::Path};
 
 use ipnet::IpNet;
 
+pub use changes::changes_between;
+pub use keys::CREDENTIAL;
 pub use problem::{Problem, Problems};
 
-use crate::{
-    noise::{PresharedKey, PrivateKey, PublicKey},
-    tunnel::Change,
-};
+use crate::noise::{PresharedKey, PrivateKey, PublicKey};
 
 /// A file's content and who may read it.
 pub struct KeyFile {
@@ -81,7 +96,7 @@ pub struct Peer {
     pub endpoint: Option<EndpointName>,
     /// Prefixes.
     pub allowed_ips: Vec<IpNet>,
-    /// Seconds, 1 to 65535; 0 and "off": none.
+    /// Seconds, 1 to 65535; 0: none.
     pub persistent_keepalive: u16,
 }
 
@@ -99,14 +114,13 @@ pub enum EndpointName {
     },
 }
 
-/// Reads and checks a whole file. All problems are told, not just the first.
+/// Reads and checks a whole file. All problems are told, not just the first. `keys` is given each path as it
+/// stands in the file: relative ones, and those that begin with [`CREDENTIAL`], are for it to resolve.
 pub fn parse(text: &str, file: &Path, keys: KeyFiles<'_>) -> Result<Config, Problems> {
-    todo!()
+    reader::read(text, file, None, None, keys)
 }
 
-impl Config {
-    /// What makes a fresh tunnel this one. Names of endpoints are left to the resolver.
-    pub fn changes(&self) -> Vec<Change> {
-        todo!()
-    }
+/// The same for a file with these permission bits: one that others can read must not hold secrets itself.
+pub fn parse_with_mode(text: &str, file: &Path, mode: u32, keys: KeyFiles<'_>) -> Result<Config, Problems> {
+    reader::read(text, file, Some(mode), None, keys)
 }

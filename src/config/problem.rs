@@ -9,18 +9,23 @@ pub struct Problem {
     pub file: PathBuf,
     /// From 1; 0 where no line can be named.
     pub line: usize,
-    /// Such as `peer[2].allowed_ips` or `interface.mtu`.
+    /// Such as `interface.mtu`, `peer[2].allowed_ips` (the second peer), `peer "laptop".endpoint` (where it
+    /// has a name), or `TOML` where the text is no TOML.
     pub key: String,
-    /// What was found.
+    /// What was found; reads on from "found". Never a secret.
     pub found: String,
-    /// What would do.
+    /// What would do; an imperative.
     pub remedy: String,
 }
 
 impl fmt::Display for Problem {
     /// `peer.toml:12: peer[2].allowed_ips: found …; …`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        todo!()
+        write!(f, "{}:", self.file.display())?;
+        if self.line > 0 {
+            write!(f, "{}:", self.line)?;
+        }
+        write!(f, " {}: found {}; {}", self.key, self.found, self.remedy)
     }
 }
 
@@ -29,8 +34,15 @@ impl fmt::Display for Problem {
 pub struct Problems(pub Vec<Problem>);
 
 impl fmt::Display for Problems {
+    /// A line for each.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        todo!()
+        for (i, problem) in self.0.iter().enumerate() {
+            if i > 0 {
+                writeln!(f)?;
+            }
+            problem.fmt(f)?;
+        }
+        Ok(())
     }
 }
 impl std::error::Error for Problems {}

@@ -26,8 +26,10 @@ pub struct InterfaceStatus {
     pub mtu: u16,
     /// The tunnel.
     pub tunnel: Status,
-    /// Wall time now, since the epoch.
+    /// Wall time now, since the epoch: what [`crate::tunnel::PeerStatus::last_handshake`] is measured against.
     pub now: std::time::Duration,
+    /// Boot time now: what [`crate::forward::Evidence::at`] is measured against.
+    pub boot: crate::forward::Time,
 }
 
 /// Why a set failed; becomes an `errno=` line.

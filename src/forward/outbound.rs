@@ -122,7 +122,7 @@ impl Forward {
             return Err(Outbound::Unreachable(icmp::Unreachable::NoPeer));
         };
         let Some(to) = peer.endpoint() else {
-            self.refusals.count(Refusal::NoEndpoint, Evidence { inner, ..Evidence::about(peer, now) });
+            self.refusals.count(Refusal::NoEndpoint, Evidence { at: now, inner, ..Evidence::about(peer) });
             return Err(Outbound::Unreachable(icmp::Unreachable::NoEndpoint));
         };
         Ok(Routed { peer: peer.clone(), to, header })
@@ -140,7 +140,8 @@ impl Forward {
                 if staging.lost > 0 {
                     // All but one without evidence: there is nothing more to tell of them.
                     self.refusals.add(Refusal::StagedOverflow, staging.lost - 1);
-                    self.refusals.count(Refusal::StagedOverflow, Evidence::about(peer, now));
+                    self.refusals
+                        .count(Refusal::StagedOverflow, Evidence { at: now, ..Evidence::about(peer) });
                 }
                 self.wish_session(peer, staging.alone, now);
                 None

@@ -165,8 +165,8 @@ pub struct Evidence {
 
 impl Evidence {
     /// What is known of something that is about this peer.
-    pub(super) fn about(peer: &Peer, now: Time) -> Self {
-        Self { at: now, peer: Some(peer.id), key: Some(peer.public_key), ..Self::default() }
+    pub(super) fn about(peer: &Peer) -> Self {
+        Self { peer: Some(peer.id), key: Some(peer.public_key), ..Self::default() }
     }
 }
 

@@ -1,12 +1,34 @@
 //! What the host should look like (a [`Plan`], pure), and its application by netlink: addresses, routes,
 //! policy rules of the tunnel device; the undo stands beside each do. Knows no packets.
+//!
+//! Whatever we place carries [`PROTOCOL`]. Addresses and routes vanish with the device; policy rules do not,
+//! so they obey one order: routes come before the rules that point at them, and go after them. A rule of ours
+//! whose table is empty therefore belongs to a daemon that was killed, and [`Host::sweep`] needs no memory.
 
 pub mod plan;
-// private: apply (the difference, by netlink), leftovers (what a killed daemon left), watch (link events)
 
-use std::io;
+mod apply; // the difference between the plan and what is there, and its undo
+mod error; // what the kernel's answer means to an operator
+mod exchange; // the netlink socket: batches and dumps
+mod holder; // who has this device name
+mod message; // our values ⇄ netlink messages
+mod policy; // the pair of rules for a default route: placed, found, swept
+mod present; // what is there
+mod return_path; // rp_filter: a warning
+mod step; // one do, and its undo beside it
+mod table; // a routing table nobody uses
+mod watch; // the device lost, the network changed
 
-pub use plan::{Plan, Route, Rule};
+use std::{io, net::IpAddr};
+
+use tokio::sync::Mutex;
+
+pub use message::PROTOCOL;
+pub use plan::{MAIN_TABLE, Plan, Route, Rule};
+
+use apply::{Device, Placed};
+use exchange::Exchange;
+use watch::{Changes, Subscription};
 
 /// A netlink request that failed: what was attempted, what came back, what to do.
 #[derive(Debug, thiserror::Error)]
@@ -21,43 +43,107 @@ pub struct HostError {
 }
 
 /// A netlink connection in the network namespace of the thread that opened it.
-pub struct Host {/* private: rtnetlink handle, connection task, what we placed */}
+pub struct Host {
+    exchange: Mutex<Exchange>,
+    device_events: Mutex<Subscription>,
+    changes: Mutex<Changes>,
+    /// By `apply`, until `undo`.
+    placed: Option<Placed>,
+}
 
 impl Host {
-    /// Opens the connection (inside a tokio runtime).
+    /// Opens the connection (inside a tokio runtime with I/O and time). Subscribes to changes of the network
+    /// at once, so that [`Host::network_changed`] misses none from here on.
     pub async fn open() -> Result<Self, HostError> {
-        todo!()
+        let failed = |e: io::Error| HostError::new("open a netlink socket", e.into());
+        let mut exchange = Exchange::open().map_err(failed)?;
+        let device_events = Subscription::to_links().map_err(failed)?;
+        let changes = Changes::since_now(&mut exchange).await?;
+        Ok(Self {
+            exchange: Mutex::new(exchange),
+            device_events: Mutex::new(device_events),
+            changes: Mutex::new(changes),
+            placed: None,
+        })
     }
+
     /// Removes what a killed daemon left: rules with our protocol number whose table has no route any more.
-    /// Returns what was removed, for the log.
+    /// Returns what was removed, for the log. Looks twice, a moment apart, so that a daemon that is just
+    /// starting or reloading is left alone; rules that this `Host` placed are never touched.
     pub async fn sweep(&self) -> Result<Vec<String>, HostError> {
-        todo!()
+        let own = self.placed.as_ref().map_or(&[][..], |placed| &placed.rules);
+        policy::sweep(&self.exchange, own).await
     }
+
     /// Makes the host look like the plan (device `plan.device` exists): addresses, MTU, up, routes, rules.
-    /// On failure what was done is undone. Things already there as planned are left.
+    /// On failure what was done is undone. Things already there as planned are left; what an earlier call
+    /// placed and this plan lacks is removed, so that a reload is a second call. Addresses and routes that
+    /// others put on the device stay.
     pub async fn apply(&mut self, plan: &Plan) -> Result<(), HostError> {
-        todo!()
+        if self.placed.as_ref().is_some_and(|placed| placed.device != plan.device) {
+            self.undo().await?;
+        }
+        let device = apply::apply(self.exchange.get_mut(), &mut self.placed, plan).await?;
+        if device == Device::SetUp {
+            // That it was down before is no loss.
+            self.device_events.get_mut().skip();
+        }
+        Ok(())
     }
-    /// Removes everything that we placed and that does not vanish with the device.
+
+    /// Removes everything that we placed, rules first; also what would vanish with the device, if the device is
+    /// still there (call this after the device is gone where there are very many routes: it is quicker).
+    /// Goes on after a failure and returns the first. A second call does nothing.
     pub async fn undo(&mut self) -> Result<(), HostError> {
-        todo!()
+        match self.placed.take() {
+            Some(placed) => apply::undo(self.exchange.get_mut(), placed).await,
+            None => Ok(()),
+        }
     }
-    /// Resolves when the device is deleted, set down, or leaves this namespace; says which.
+
+    /// Resolves when the device is deleted, set down, or leaves this namespace; says which. A device that is
+    /// not up yet is waited for. After [`Host::apply`] it is the device of the plan, by its index: another one
+    /// that takes over the name is not mistaken for it. May be dropped and called again.
     pub async fn device_lost(&self, device: &str) -> Lost {
-        todo!()
+        let applied = self.placed.as_ref().filter(|placed| placed.device == device);
+        let mut events = self.device_events.lock().await;
+        watch::device_lost(&mut events, &self.exchange, device, applied.map(|placed| placed.index)).await
     }
+
+    /// Waits for the next change of the host's network that can move or break the tunnel's own path: an address
+    /// went, a route, rule or link changed. What happens to our own device is left out; a burst is told once.
+    /// May be dropped and called again without losing a change; one caller at a time.
+    pub async fn network_changed(&self) -> NetworkChange {
+        let own = self.placed.as_ref().map(|placed| placed.index);
+        self.changes.lock().await.next(&self.exchange, own).await
+    }
+
+    /// Waits for the next address that this host lost on all its devices. Drops the other changes: call this
+    /// or [`Host::network_changed`], not both.
+    pub async fn address_removed(&self) -> IpAddr {
+        loop {
+            if let NetworkChange::AddressRemoved(address) = self.network_changed().await {
+                return address;
+            }
+        }
+    }
+
     /// A table number (and mark) that no route, no rule and no other daemon uses: from 51820 up, as wg-quick.
     pub async fn free_table(&self) -> Result<u32, HostError> {
-        todo!()
+        table::free(&mut *self.exchange.lock().await).await
     }
-    /// Local addresses as they come and go: for the tunnel to forget a source address that disappeared.
+
     /// Is `address` one of this host's?
-    pub async fn has_address(&self, address: std::net::IpAddr) -> Result<bool, HostError> {
-        todo!()
+    pub async fn has_address(&self, address: IpAddr) -> Result<bool, HostError> {
+        let present = self.exchange.lock().await.addresses().await?;
+        Ok(present.iter().any(|a| a.network.addr() == address))
     }
-    /// Who holds this device name, for the error ("interface vpn0 (kind tun), process 4711 vpnd").
+
+    /// Who holds this device name, for the error: "interface vpn0 exists already (a TUN held by process 4711,
+    /// vpnd)". None if there is no such device.
     pub async fn device_exists(&self, device: &str) -> Result<Option<String>, HostError> {
-        todo!()
+        let link = self.exchange.lock().await.link(device).await?;
+        Ok(link.map(|link| holder::describe(&link)))
     }
 }
 
@@ -68,4 +154,15 @@ pub enum Lost {
     Deleted,
     /// Set down.
     Down,
+}
+
+/// What became of the host's network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NetworkChange {
+    /// No device has this address any more: forget it as a source.
+    AddressRemoved(IpAddr),
+    /// A route or a policy rule came or went: the way to an endpoint, and its source, may have moved.
+    RouteChanged,
+    /// A device came, went, or changed between up and down.
+    LinkChanged,
 }

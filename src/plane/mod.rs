@@ -1,7 +1,13 @@
 //! The data loops: plain OS threads with their own file descriptors. Outbound: TUN → forward → UDP.
-//! Inbound: UDP → forward → TUN. A pipe (eventfd) stops them. Knows no config and no control.
+//! Inbound: UDP → forward → TUN. An eventfd for each wakes and stops it. Knows no config and no control.
 
+mod bind;
 pub mod clock;
+mod holder;
+mod inbound;
+mod outbound;
+mod pace;
+mod shared;
 pub mod tun;
 pub mod udp;
 pub mod workers;

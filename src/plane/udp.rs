@@ -1,13 +1,52 @@
 //! The UDP sockets: one port on IPv4 and IPv6; answers leave from the address that was contacted.
 
-use std::io;
+use std::{
+    fmt, io,
+    net::{IpAddr, SocketAddr},
+    os::fd::{AsFd, BorrowedFd},
+    time::Duration,
+};
 
-use crate::{forward::Endpoint, wire::ecn::Ecn};
+use socket2::Socket;
+
+use super::bind;
+use crate::{
+    forward::{Endpoint, Local},
+    sys::{
+        poll::{self, Interest},
+        socket::{self, Own},
+    },
+    wire::ecn::Ecn,
+};
 
 /// Both sockets. Where the kernel has no IPv6 there is only the first.
-pub struct UdpSockets {/* private */}
+#[derive(Debug)]
+pub struct UdpSockets {
+    v4: Socket,
+    v6: Option<Socket>,
+    port: u16,
+}
+
+/// Which of the two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6, and only IPv6.
+    V6,
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Family::V4 => "IPv4",
+            Family::V6 => "IPv6",
+        })
+    }
+}
 
 /// One datagram as it came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Received {
     /// Bytes in the buffer.
     pub len: usize,
@@ -19,27 +58,6 @@ pub struct Received {
     pub ecn: Ecn,
 }
 
-impl UdpSockets {
-    /// Binds `port` (0: the kernel chooses, the same for both; tried again if the other family has it taken).
-    /// A taken port is an error that says who holds it (`/proc/net/udp` and the owner's process, if it can be seen).
-    pub fn bind(port: u16, fwmark: u32) -> io::Result<Self> {
-        todo!()
-    }
-    /// The port.
-    pub fn port(&self) -> u16 {
-        todo!()
-    }
-    /// SO_MARK on both.
-    pub fn set_mark(&self, fwmark: u32) -> io::Result<()> {
-        todo!()
-    }
-    /// Sends one datagram from `to.local` if it is known. If that address is gone (EINVAL, ENETUNREACH,
-    /// EADDRNOTAVAIL, …) sends it again without, and says so in the result.
-    pub fn send(&self, to: &Endpoint, ecn: Ecn, datagram: &[u8]) -> io::Result<Sent> {
-        todo!()
-    }
-}
-
 /// How a datagram left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sent {
@@ -47,4 +65,124 @@ pub enum Sent {
     AsAsked,
     /// The local address is gone: the caller forgets it ([`crate::forward::Peer::forget_local`]).
     LocalGone,
+}
+
+impl UdpSockets {
+    /// Binds `port` (0: the kernel chooses, the same for both; tried again if the other family has it taken).
+    /// A taken port is an error that says who holds it (`/proc/net/udp` and the owner's process, if it can be seen).
+    pub fn bind(port: u16, fwmark: u32) -> io::Result<Self> {
+        let (v4, v6, port) = bind::both(port, fwmark)?;
+        Ok(Self { v4, v6, port })
+    }
+
+    /// The port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Is there an IPv6 socket?
+    pub fn has_v6(&self) -> bool {
+        self.v6.is_some()
+    }
+
+    /// SO_MARK on both.
+    pub fn set_mark(&self, fwmark: u32) -> io::Result<()> {
+        bind::set_mark(&self.v4, fwmark)?;
+        self.v6.as_ref().map_or(Ok(()), |v6| bind::set_mark(v6, fwmark))
+    }
+
+    /// The descriptor of one family, for poll; `None` where there is no IPv6.
+    pub fn descriptor(&self, family: Family) -> Option<BorrowedFd<'_>> {
+        match family {
+            Family::V4 => Some(self.v4.as_fd()),
+            Family::V6 => self.v6.as_ref().map(AsFd::as_fd),
+        }
+    }
+
+    /// The next datagram of one family; `WouldBlock` when there is none. A datagram larger than `buffer` is cut
+    /// and says so.
+    pub fn receive(&self, family: Family, buffer: &mut [u8]) -> io::Result<Received> {
+        let descriptor = self.descriptor(family).ok_or(io::ErrorKind::WouldBlock)?;
+        let datagram = socket::receive(descriptor, buffer)?;
+        Ok(Received {
+            len: datagram.len,
+            truncated: datagram.truncated,
+            from: Endpoint { remote: datagram.remote, local: datagram.own.map(local) },
+            ecn: Ecn::from_tos(datagram.tos),
+        })
+    }
+
+    /// Sends one datagram from `to.local` if it is known. If that address is gone (EINVAL, ENETUNREACH,
+    /// EADDRNOTAVAIL, …) sends it again without, and says so in the result. `WouldBlock`: the buffer is full.
+    pub fn send(&self, to: &Endpoint, ecn: Ecn, datagram: &[u8]) -> io::Result<Sent> {
+        let own = to.local.map(|local| Own { address: local.address, interface: local.interface });
+        match self.send_once(&to.remote, own, ecn, datagram) {
+            Ok(()) => Ok(Sent::AsAsked),
+            Err(error) if own.is_some() && may_be_the_source(&error) => {
+                // If it fails without the source, too, then the source was not what is wrong: it is kept.
+                self.send_once(&to.remote, None, ecn, datagram)?;
+                Ok(Sent::LocalGone)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// [`Self::send`], but a full buffer is waited for, at most this long; then it is `WouldBlock`.
+    pub fn send_patiently(
+        &self,
+        to: &Endpoint,
+        ecn: Ecn,
+        datagram: &[u8],
+        patience: Duration,
+    ) -> io::Result<Sent> {
+        match self.send(to, ecn, datagram) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                poll::wait([Some((self.descriptor_for(&to.remote)?, Interest::Write))], Some(patience))?;
+                self.send(to, ecn, datagram)
+            }
+            done => done,
+        }
+    }
+
+    /// A signal, or an error that an earlier datagram left on the socket (ICMP port unreachable), is no fault of
+    /// this one: it is sent again, once.
+    fn send_once(&self, to: &SocketAddr, own: Option<Own>, ecn: Ecn, datagram: &[u8]) -> io::Result<()> {
+        let descriptor = self.descriptor_for(to)?;
+        match socket::send(descriptor, to, own, ecn as u8, datagram) {
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::ECONNREFUSED)) => {
+                socket::send(descriptor, to, own, ecn as u8, datagram)
+            }
+            done => done,
+        }
+    }
+
+    fn descriptor_for(&self, to: &SocketAddr) -> io::Result<BorrowedFd<'_>> {
+        let family = if to.is_ipv4() { Family::V4 } else { Family::V6 };
+        self.descriptor(family).ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))
+    }
+}
+
+/// The address that a datagram came to. An interface is only part of a link-local one: elsewhere it would bind
+/// the answer to where the question came in, while routing may know better.
+fn local(own: Own) -> Local {
+    let link_local = matches!(own.address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+    Local { address: own.address, interface: if link_local { own.interface } else { 0 } }
+}
+
+/// Errors of a send whose source address or interface went away. IPv4 says EINVAL, or ENETUNREACH when the route
+/// went with it; IPv6 EINVAL, EADDRNOTAVAIL, ENETUNREACH, and ENODEV or ENXIO for the interface of a link-local
+/// address. EHOSTUNREACH is a rule or route for that source alone. EINVAL has other reasons, too, but none that a
+/// second try without the source would make worse.
+fn may_be_the_source(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::EINVAL
+                | libc::EADDRNOTAVAIL
+                | libc::ENETUNREACH
+                | libc::EHOSTUNREACH
+                | libc::ENODEV
+                | libc::ENXIO
+        )
+    )
 }

@@ -1,9 +1,19 @@
 //! The two loops, each entered once per batch; and their life: start, rebind, stop. A panic in one ends the
 //! process (the daemon sees it through [`Plane::failed`]).
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    any::Any,
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    thread::{self, JoinHandle},
+};
 
-use super::{TunDevice, UdpSockets};
+use super::{
+    TunDevice, UdpSockets, inbound, outbound,
+    shared::{Outgoing, Shared},
+    udp::Sent,
+};
 use crate::{forward::Forward, tunnel::Transmit};
 
 /// What the loops need to know of the file.
@@ -11,8 +21,6 @@ use crate::{forward::Forward, tunnel::Transmit};
 pub struct PlaneSettings {
     /// Bounds the padding.
     pub mtu: u16,
-    /// Source of ICMP errors into the TUN: the device's first addresses.
-    pub icmp_from: Vec<IpAddr>,
 }
 
 /// Why the loops cannot go on.
@@ -26,45 +34,138 @@ pub enum Fatal {
     Panicked(String),
 }
 
-/// The running data threads.
-pub struct Plane {/* private */}
+/// The running data threads. Dropping it stops them.
+pub struct Plane {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
 
 impl Plane {
-    /// Starts them.
+    /// Starts them, in the network namespace of the calling thread.
     pub fn start(
         forward: Arc<Forward>,
         tun: TunDevice,
         sockets: UdpSockets,
         settings: PlaneSettings,
-    ) -> std::io::Result<Self> {
-        todo!()
+    ) -> io::Result<Self> {
+        let shared = Arc::new(Shared::new(forward, tun, sockets, settings)?);
+        // If the second thread cannot be started, dropping this stops the first.
+        let mut plane = Self { shared, threads: Vec::with_capacity(2) };
+        plane.spawn("vpnd-out", outbound::run)?;
+        plane.spawn("vpnd-in", inbound::run)?;
+        Ok(plane)
     }
-    /// Sends what the upper half wants to send (handshakes, keepalives, staged data).
-    pub fn send(&self, transmit: &Transmit) -> std::io::Result<super::udp::Sent> {
-        todo!()
+
+    fn spawn(&mut self, name: &'static str, run: fn(&Shared) -> Result<(), Fatal>) -> io::Result<()> {
+        let shared = Arc::clone(&self.shared);
+        let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
+            if let Some(fatal) = guarded(name, || run(&shared)) {
+                shared.fail(fatal);
+            }
+        });
+        let explained = |error: io::Error| {
+            io::Error::new(error.kind(), format!("starting the data thread {name}: {error}"))
+        };
+        self.threads.push(thread.map_err(explained)?);
+        Ok(())
     }
-    /// Binds another port (or mark) and swaps the sockets under the running loops.
-    pub fn rebind(&self, port: u16, fwmark: u32) -> std::io::Result<()> {
-        todo!()
+
+    /// Sends what the upper half wants to send (handshakes, keepalives, staged data). A failure is already
+    /// counted ([`crate::forward::Refusal::SendFailed`]); on [`Sent::LocalGone`] the caller has the peer forget
+    /// its local address. May wait 10 ms for room in the socket's buffer.
+    pub fn send(&self, transmit: &Transmit) -> io::Result<Sent> {
+        let outgoing = Outgoing {
+            to: &transmit.to,
+            ecn: transmit.ecn,
+            datagram: &transmit.datagram,
+            peer: transmit.peer,
+            key: None,
+        };
+        self.shared.send(&self.shared.sockets.load(), &outgoing, self.shared.clock.boot())
     }
+
+    /// Binds another port (0: any) with this mark, and swaps the sockets under the running loops. On an error
+    /// the old sockets stay. The port in use stays bound and only gets the mark.
+    pub fn rebind(&self, port: u16, fwmark: u32) -> io::Result<()> {
+        if port == self.port() {
+            return self.set_mark(fwmark);
+        }
+        self.shared.sockets.store(Arc::new(UdpSockets::bind(port, fwmark)?));
+        self.shared.wake_inbound.signal();
+        Ok(())
+    }
+
     /// The port in use.
     pub fn port(&self) -> u16 {
-        todo!()
+        self.shared.sockets.load().port()
     }
+
     /// SO_MARK.
-    pub fn set_mark(&self, fwmark: u32) -> std::io::Result<()> {
-        todo!()
+    pub fn set_mark(&self, fwmark: u32) -> io::Result<()> {
+        self.shared.sockets.load().set_mark(fwmark)
     }
-    /// Changes MTU and ICMP sources.
+
+    /// Changes the MTU.
     pub fn set(&self, settings: PlaneSettings) {
-        todo!()
+        self.shared.settings.store(Arc::new(settings));
     }
-    /// Resolves when a loop cannot go on.
+
+    /// Resolves when a loop cannot go on; both have ended then, or are about to.
     pub async fn failed(&self) -> Fatal {
-        todo!()
+        self.shared.failed().await
     }
+
     /// Stops and joins the threads; the device vanishes with them.
     pub fn stop(self) {
-        todo!()
+        drop(self);
+    }
+}
+
+impl Drop for Plane {
+    fn drop(&mut self) {
+        self.shared.stop();
+        for thread in self.threads.drain(..) {
+            // It never panics: a panic inside was caught and reported.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The top of a data thread: nothing that happens below is lost. `None`: it was stopped.
+fn guarded(name: &str, run: impl FnOnce() -> Result<(), Fatal>) -> Option<Fatal> {
+    // After a panic nothing looks at what the loop may have left half done.
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(outcome) => outcome.err(),
+        Err(panic) => Some(Fatal::Panicked(format!("{name}: {}", message(&*panic)))),
+    }
+}
+
+/// What a panic said.
+fn message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_in_a_data_thread_is_reported_with_its_words_and_its_thread() {
+        let said = |run: fn() -> Result<(), Fatal>| guarded("vpnd-out", run).map(|fatal| fatal.to_string());
+        let number = || panic!("index {} is out of range", std::hint::black_box(7));
+        assert_eq!(said(|| panic!("oh")).as_deref(), Some("a data thread panicked: vpnd-out: oh"));
+        assert_eq!(said(number).unwrap(), "a data thread panicked: vpnd-out: index 7 is out of range");
+        assert_eq!(
+            said(|| std::panic::panic_any(7)).unwrap(),
+            "a data thread panicked: vpnd-out: no message"
+        );
+    }
+
+    #[test]
+    fn a_loop_that_was_stopped_is_no_failure_and_one_that_gave_up_is() {
+        assert!(guarded("vpnd-in", || Ok(())).is_none());
+        let gone = guarded("vpnd-in", || Err(Fatal::TunGone("vpn0".into())));
+        assert!(matches!(gone, Some(Fatal::TunGone(device)) if device == "vpn0"));
     }
 }

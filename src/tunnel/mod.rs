@@ -28,7 +28,7 @@ mod send;
 pub mod status;
 mod timers;
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use rand_core::CryptoRng;
@@ -214,6 +214,24 @@ impl Tunnel {
     pub fn link_up(&mut self, now: Now) {
         self.publish();
         self.wake_peers(now);
+    }
+
+    /// The address of ours that this peer talked to cannot be sent from any more.
+    pub fn forget_local(&mut self, peer: PeerId) {
+        if let Some(peer) = self.peers.of(peer) {
+            peer.shared.forget_local();
+        }
+    }
+
+    /// That address is gone from the host (`None`: routes changed, any source may be the wrong one now): the
+    /// kernel chooses a source for these peers until they are heard from again.
+    pub fn forget_locals(&mut self, address: Option<IpAddr>) {
+        for peer in self.peers.iter() {
+            let local = peer.shared.endpoint().and_then(|endpoint| endpoint.local);
+            if local.is_some_and(|local| address.is_none_or(|gone| gone == local.address)) {
+                peer.shared.forget_local();
+            }
+        }
     }
 
     /// Everything that can be seen.

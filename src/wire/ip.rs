@@ -251,11 +251,16 @@ mod tests {
         let mut packet = v4(5, 28, 28);
         packet[6] = 0x20; // more fragments, offset 0
         assert!(upper_layer(&packet).is_some());
-        packet[7] = 1;
-        assert_eq!(upper_layer(&packet), None);
+        for offset in (0..13).map(|bit| 1u16 << bit) {
+            packet[6..8].copy_from_slice(&(0x2000 | offset).to_be_bytes());
+            assert_eq!(upper_layer(&packet), None, "offset {offset}");
+        }
 
-        assert!(upper_layer(&v6(44, &[17, 0, 0, 1, 0, 0, 0, 7])).is_some());
-        assert_eq!(upper_layer(&v6(44, &[17, 0, 0, 8, 0, 0, 0, 7])), None);
+        assert!(upper_layer(&v6(44, &[17, 0, 0, 7, 0, 0, 0, 7])).is_some());
+        for offset in (3..16).map(|bit| 1u16 << bit) {
+            let [high, low] = offset.to_be_bytes();
+            assert_eq!(upper_layer(&v6(44, &[17, 0, high, low, 0, 0, 0, 7])), None, "offset {offset}");
+        }
     }
 
     #[test]

@@ -1,5 +1,5 @@
 use std::{
-    sync::{Barrier, atomic::AtomicUsize},
+    sync::atomic::{AtomicBool, AtomicUsize},
     thread,
 };
 
@@ -135,7 +135,7 @@ fn forgetting_the_local_address_keeps_the_remote() {
 #[test]
 fn only_a_new_remote_address_or_port_is_a_move() {
     let peer = peer();
-    let mut at = |remote, local, moved, known: (&str, Option<&str>)| {
+    let at = |remote, local, moved, known: (&str, Option<&str>)| {
         assert_eq!(peer.follow(&endpoint(remote, local)), moved, "{remote} {local:?}");
         assert_eq!(peer.endpoint(), Some(endpoint(known.0, known.1)), "{remote} {local:?}");
     };
@@ -156,44 +156,78 @@ fn a_wish_for_a_session_is_repeated_after_a_tenth_of_a_second() {
     assert!(peer.may_wish(NOW + WISH_INTERVAL));
 }
 
+#[test]
+fn a_session_that_came_while_a_packet_looked_for_one_takes_it() {
+    let (peer, budget) = (peer(), Budget::new(1 << 20));
+    assert!(peer.reserve(1, NOW).is_none());
+    peer.set_current(Some(session(1)), NOW);
+    let reserved = peer.reserve_or_stage(&[1; 20], 0, &budget, NOW);
+    assert!(reserved.is_ok_and(|reserved| reserved.counter == 0));
+    assert_eq!(peer.staged(), 0);
+}
+
+#[test]
+fn no_session_becomes_current_while_a_packet_is_being_staged() {
+    let peer = peer();
+    thread::scope(|scope| {
+        let staging = peer.lock_staged();
+        let change = scope.spawn(|| peer.set_current(Some(session(1)), NOW));
+        thread::sleep(Duration::from_millis(30));
+        assert!(peer.current().is_none() && !change.is_finished());
+        drop(staging);
+    });
+    assert!(peer.current().is_some());
+}
+
 /// A data thread sends numbered packets while sessions come and go: each packet is sealed exactly once, and in
 /// each session in the order in which the thread sent them; staged ones go before later ones.
 #[test]
 fn sessions_that_change_under_a_sender_lose_and_reorder_nothing() {
     const PACKETS: u32 = 40_000;
     let (peer, budget) = (peer(), Budget::new(32 << 20));
-    let (sent, done) = (Mutex::new(Vec::new()), AtomicUsize::new(0));
-    let start = Barrier::new(2);
+    let (sent, flushes, done) = (Mutex::new(Vec::new()), AtomicUsize::new(0), AtomicBool::new(false));
     let sessions: Vec<_> = thread::scope(|scope| {
         scope.spawn(|| {
-            start.wait();
+            let (mut waiting, mut seen) = (0, 0);
             for n in 0..PACKETS {
-                // Fewer than the queue holds, so that none is dropped.
-                while peer.staged() >= STAGED_PACKETS {
+                // So few that none is dropped, told without the lock: asking for it here would hold the sender
+                // back at the very moment that matters.
+                while waiting == STAGED_PACKETS / 2 && flushes.load(Ordering::Acquire) == seen {
                     thread::yield_now();
                 }
+                if flushes.load(Ordering::Acquire) != seen {
+                    (waiting, seen) = (0, flushes.load(Ordering::Acquire));
+                }
+                // Slow enough to be still sending while a flush goes on.
+                (0..200).for_each(|_| std::hint::spin_loop());
                 let packet = n.to_be_bytes();
                 let found =
                     peer.reserve(1, NOW).map_or_else(|| peer.reserve_or_stage(&packet, 0, &budget, NOW), Ok);
-                if let Ok(reserved) = found {
-                    let mut datagram = vec![0; 48];
-                    datagram[16..20].copy_from_slice(&packet);
-                    reserved.session().seal_in_place(reserved.counter, &mut datagram);
-                    sent.lock().expect("not poisoned").push(datagram);
-                }
+                let Ok(reserved) = found else {
+                    waiting += 1;
+                    continue;
+                };
+                let mut datagram = vec![0; 48];
+                datagram[16..20].copy_from_slice(&packet);
+                reserved.session().seal_in_place(reserved.counter, &mut datagram);
+                sent.lock().expect("not poisoned").push(datagram);
             }
-            done.store(1, Ordering::Release);
+            done.store(true, Ordering::Release);
         });
-        start.wait();
         let mut sessions = Vec::new();
-        while done.load(Ordering::Acquire) == 0 || peer.staged() > 0 {
-            let session = session(sessions.len() as u32);
-            sessions.push(session.clone());
-            let flushed = peer.set_current(Some(session), NOW);
-            sent.lock().expect("not poisoned").extend(flushed);
-            thread::yield_now();
-            if sessions.len() % 3 == 0 {
-                peer.set_current(None, NOW);
+        while !done.load(Ordering::Acquire) || peer.staged() > 0 {
+            // Some packets wait, so that sealing them takes a while, during which the sender goes on.
+            peer.set_current(None, NOW);
+            while peer.staged() < STAGED_PACKETS / 4 && !done.load(Ordering::Acquire) {
+                std::hint::spin_loop();
+            }
+            for _ in 0..2 {
+                let session = session(sessions.len() as u32);
+                sessions.push(session.clone());
+                let flushed = peer.set_current(Some(session), NOW);
+                flushes.fetch_add(1, Ordering::Release);
+                sent.lock().expect("not poisoned").extend(flushed);
+                thread::yield_now();
             }
         }
         sessions

@@ -28,13 +28,13 @@ fn the_first_authentic_packet_confirms_the_responders_session_and_no_later_one_d
     let mut two = Two::new();
     two.to_left.activity.armed.store(3, Ordering::Relaxed);
     assert!(!two.right_session.confirmed());
-    let mut forged = two.from_left();
+    let mut forged = two.sealed_by_left();
     forged[40] ^= 1;
     assert_eq!(two.right.inbound(LEFT, &mut forged, START), Inbound::Refused);
     assert!(!two.right_session.confirmed());
     assert_eq!(two.right.raised(), []);
     for raised in [vec![(PeerId(1), Raised::CONFIRMED)], vec![]] {
-        let mut datagram = two.from_left();
+        let mut datagram = two.sealed_by_left();
         assert!(matches!(two.right.inbound(LEFT, &mut datagram, START), Inbound::Deliver(_)));
         assert_eq!(two.right.raised(), raised);
         assert!(two.right_session.confirmed());
@@ -59,7 +59,7 @@ fn data_owes_a_keepalive_and_asks_for_a_timer_once() {
     let mut two = Two::new();
     let mut raised = Vec::new();
     for _ in 0..3 {
-        let mut datagram = two.from_left();
+        let mut datagram = two.sealed_by_left();
         two.right.inbound(LEFT, &mut datagram, START);
         raised.extend(two.right.raised());
     }
@@ -70,7 +70,7 @@ fn data_owes_a_keepalive_and_asks_for_a_timer_once() {
 #[test]
 fn a_packet_is_accepted_once() {
     let mut two = Two::new();
-    let datagram = two.from_left();
+    let datagram = two.sealed_by_left();
     assert!(matches!(two.right.inbound(LEFT, &mut datagram.clone(), START), Inbound::Deliver(_)));
     for _ in 0..3 {
         assert_eq!(two.right.inbound(LEFT, &mut datagram.clone(), START), Inbound::Refused);
@@ -85,11 +85,11 @@ fn a_packet_is_accepted_once() {
 #[test]
 fn seven_thousand_late_is_delivered_and_nine_thousand_late_is_not() {
     let mut two = Two::new();
-    let mut oldest = two.from_left();
+    let mut oldest = two.sealed_by_left();
     two.left_session.skip_to(2_000);
-    let mut old = two.from_left();
+    let mut old = two.sealed_by_left();
     two.left_session.skip_to(9_000);
-    let mut newest = two.from_left();
+    let mut newest = two.sealed_by_left();
     assert!(matches!(two.right.inbound(LEFT, &mut newest, START), Inbound::Deliver(_)));
     assert!(matches!(two.right.inbound(LEFT, &mut old, START), Inbound::Deliver(_)));
     assert_eq!(two.right.inbound(LEFT, &mut oldest, START), Inbound::Refused);
@@ -99,8 +99,8 @@ fn seven_thousand_late_is_delivered_and_nine_thousand_late_is_not() {
 #[test]
 fn a_forged_packet_does_not_move_the_window() {
     let mut two = Two::new();
-    let mut honest = two.from_left();
-    let mut forged = two.from_left();
+    let mut honest = two.sealed_by_left();
+    let mut forged = two.sealed_by_left();
     forged[8..16].copy_from_slice(&1_000_000_u64.to_le_bytes());
     assert_eq!(two.right.inbound(LEFT, &mut forged, START), Inbound::Refused);
     let mut copy = honest.clone();
@@ -114,7 +114,7 @@ fn a_forged_packet_does_not_move_the_window() {
 fn copies_on_eight_threads_are_delivered_once() {
     const PACKETS: usize = 2_000;
     let mut two = Two::new();
-    let datagrams: Vec<_> = (0..PACKETS).map(|_| two.from_left()).collect();
+    let datagrams: Vec<_> = (0..PACKETS).map(|_| two.sealed_by_left()).collect();
     let start = Barrier::new(8);
     let delivered: usize = thread::scope(|scope| {
         let threads: Vec<_> = (0..8)
@@ -138,7 +138,7 @@ fn copies_on_eight_threads_are_delivered_once() {
 #[test]
 fn a_session_opens_until_a_nanosecond_before_180_seconds() {
     let mut two = Two::new();
-    let [mut in_time, mut late] = [two.from_left(), two.from_left()];
+    let [mut in_time, mut late] = [two.sealed_by_left(), two.sealed_by_left()];
     assert!(matches!(two.right.inbound(LEFT, &mut in_time, Time(seconds(180).0 - 1)), Inbound::Deliver(_)));
     assert_eq!(two.right.inbound(LEFT, &mut late, seconds(180)), Inbound::Refused);
     assert_eq!(two.right.refusals(), [("session_expired", 1)]);
@@ -148,7 +148,7 @@ fn a_session_opens_until_a_nanosecond_before_180_seconds() {
 fn the_last_counter_is_opened_and_those_behind_it_are_not() {
     let mut two = Two::new();
     two.left_session.skip_to(REJECT_AFTER_MESSAGES - 1);
-    let mut last = two.from_left();
+    let mut last = two.sealed_by_left();
     assert!(matches!(two.right.inbound(LEFT, &mut last, START), Inbound::Deliver(_)));
     for counter in [REJECT_AFTER_MESSAGES, u64::MAX] {
         // Sealed by a peer that does not keep to the limit.
@@ -163,7 +163,7 @@ fn the_last_counter_is_opened_and_those_behind_it_are_not() {
 #[test]
 fn an_unknown_index_is_refused_without_a_word_about_any_peer() {
     let mut two = Two::new();
-    let mut datagram = two.from_left();
+    let mut datagram = two.sealed_by_left();
     two.right.forward.sessions.remove(Index(0x0200_0002));
     assert_eq!(two.right.inbound(LEFT, &mut datagram, START), Inbound::Refused);
     assert_eq!(two.right.refusals(), [("no_such_session", 1)]);
@@ -249,7 +249,7 @@ fn the_endpoint_follows_an_authentic_packet_to_another_address_family() {
         ("192.0.2.1:9999", vec![]),
         ("[2001:db8::1]:1001", vec![(PeerId(1), Raised::ROAMED)]),
     ] {
-        let mut datagram = two.from_left();
+        let mut datagram = two.sealed_by_left();
         assert!(matches!(two.right.inbound(from, &mut datagram, START), Inbound::Deliver(_)));
         assert_eq!(two.to_left.endpoint(), Some(endpoint(from)));
         assert_eq!(two.right.raised(), raised, "{from}");
@@ -263,7 +263,7 @@ fn the_endpoint_follows_an_authentic_packet_to_another_address_family() {
 fn the_endpoint_follows_nothing_that_is_forged_replayed_expired_or_a_handshake() {
     let mut two = Two::new();
     let attacker = "203.0.113.66:666";
-    let (datagram, replayed) = (two.from_left(), two.from_left());
+    let (datagram, replayed) = (two.sealed_by_left(), two.sealed_by_left());
     two.right.inbound(LEFT, &mut replayed.clone(), START);
     let mut forged = datagram.clone();
     forged[20] ^= 1;
@@ -282,7 +282,7 @@ fn the_endpoint_follows_nothing_that_is_forged_replayed_expired_or_a_handshake()
 fn an_initiator_that_only_receives_wishes_for_a_session_once_at_165_seconds() {
     let two = Two::new();
     two.to_right.activity.armed.store(3, Ordering::Relaxed);
-    let mut receive = |now| {
+    let receive = |now| {
         let mut datagram =
             two.right_session.seal(&packet("10.0.0.2", "10.0.0.1", 9), 0, START).expect("a live session");
         assert!(matches!(two.left.inbound(RIGHT, &mut datagram, now), Inbound::Deliver(_)));

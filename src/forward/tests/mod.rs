@@ -6,7 +6,7 @@ mod queues;
 mod together;
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -115,7 +115,7 @@ impl Two {
     }
 
     /// A packet from left to right, sealed.
-    fn from_left(&mut self) -> Vec<u8> {
+    fn sealed_by_left(&mut self) -> Vec<u8> {
         self.left.sealed(&packet("10.0.0.1", "10.0.0.2", 100), START)
     }
 }

@@ -62,7 +62,7 @@ fn the_packet_begins_behind_a_header_at_the_start_of_a_page() {
 fn counters_go_up_by_one_and_activity_follows() {
     let mut two = Two::new();
     for counter in 0..5 {
-        let header = TransportHeader::parse(&two.from_left()).expect("a transport message");
+        let header = TransportHeader::parse(&two.sealed_by_left()).expect("a transport message");
         assert_eq!(header.counter, counter);
     }
     let activity = &two.to_right.activity;
@@ -75,7 +75,7 @@ fn counters_go_up_by_one_and_activity_follows() {
 fn sending_pays_the_keepalive_that_is_owed() {
     let mut two = Two::new();
     two.to_right.activity.owed_since.store(7, Ordering::Relaxed);
-    two.from_left();
+    two.sealed_by_left();
     assert_eq!(load(&two.to_right.activity.owed_since), 0);
 }
 

@@ -1,6 +1,6 @@
 //! The two queues to the upper half.
 
-use std::thread;
+use std::{cell::Cell, thread};
 
 use super::*;
 
@@ -64,6 +64,28 @@ fn a_raised_peer_stands_in_the_queue_once_with_all_its_bits() {
     node.forward.raise(&one, Raised::CONFIRMED);
     assert_eq!(node.raised(), [(PeerId(1), Raised::CONFIRMED)]);
     assert_eq!(node.wakes.load(Ordering::Relaxed), 2);
+}
+
+/// The one moment that a stress test seldom meets: the push comes after the pop saw nothing, and before the
+/// bell is made ready.
+#[test]
+fn a_push_between_the_look_and_the_bell_is_seen_by_the_second_look() {
+    let (bell, wakes, pushed) = (Bell::default(), Cell::new(0), Cell::new(false));
+    let wake = || wakes.set(wakes.get() + 1);
+    bell.ring(&wake);
+    let looks = Cell::new(0);
+    let popped = bell.pop(|| {
+        looks.set(looks.get() + 1);
+        let found = pushed.get().then_some(7);
+        if looks.get() == 1 {
+            pushed.set(true);
+            bell.ring(&wake);
+        }
+        found
+    });
+    assert_eq!((popped, wakes.get()), (Some(7), 1), "not rung for, so it must be seen");
+    bell.ring(&wake);
+    assert_eq!(wakes.get(), 2, "the bell is ready for the next");
 }
 
 /// An upper half that sleeps unless it was woken must see everything that was pushed before it slept.

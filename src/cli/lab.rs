@@ -1,0 +1,121 @@
+//! `vpnd lab`: two hosts in network namespaces, a tunnel between them, and the way that a packet takes.
+
+use std::{
+    io::{self, IsTerminal, Write},
+    path::Path,
+    process::ExitCode,
+};
+
+use crate::lab::{Interrupt, LabError, demo::Demo, rootless};
+
+/// Two hosts on this machine, a tunnel between them, and a page that shows the way a packet takes.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Leave both hosts up, say how to enter them, and remove them on Ctrl-C.
+    #[arg(long)]
+    keep: bool,
+    /// Begin of the hosts' names: NAME-left and NAME-right. Two labs at once need two names.
+    #[arg(long, value_name = "NAME", default_value = "vpnd-lab", value_parser = host_prefix)]
+    name: String,
+}
+
+/// Runs the command; done when the ping and the transfer came through whole. Must be called before the process
+/// has a second thread: an ordinary user's lab lives in a user namespace, which only a single thread may make.
+pub fn run(args: Args) -> ExitCode {
+    match show(&args) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(message) => {
+            eprintln!("vpnd lab: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether everything came through; an error is what there is to say to the user.
+fn show(args: &Args) -> Result<bool, String> {
+    rootless::check_tun().map_err(|e| e.to_string())?;
+    let rootless = rootless::needed();
+    if rootless {
+        rootless::enter().map_err(|e| e.to_string())?;
+    }
+    let interrupt = Interrupt::listen().map_err(|e| format!("listen for signals: {e}"))?;
+    eprintln!(
+        "Two hosts are made, {0}-left and {0}-right, and measured; this takes some seconds.\n",
+        args.name
+    );
+    let demo = Demo::build(&args.name, Path::new("/proc/self/exe")).map_err(|e| explain(&e, rootless))?;
+    if interrupt.came() {
+        return Err("interrupted; everything was removed".to_owned());
+    }
+    let passed = measure(&demo);
+    if args.keep && !interrupt.came() {
+        say(&how_to_enter(&demo, rootless));
+        interrupt.wait();
+        drop(demo);
+        eprintln!("\nBoth hosts are removed.");
+    }
+    Ok(passed)
+}
+
+fn measure(demo: &Demo) -> bool {
+    match demo.measure() {
+        Ok(page) => {
+            say(&page.render(io::stdout().is_terminal()));
+            if !page.passed() {
+                eprintln!("vpnd lab: not everything came through; see above.{}", last_words(demo));
+            }
+            page.passed()
+        }
+        Err(error) => {
+            eprintln!("vpnd lab: {error}{}", last_words(demo));
+            false
+        }
+    }
+}
+
+fn last_words(demo: &Demo) -> String {
+    let words = |(host, log): (&str, String)| format!("\n\nvpnd on {host} said last:\n{log}");
+    demo.last_words(15).map(words).concat()
+}
+
+fn how_to_enter(demo: &Demo, rootless: bool) -> String {
+    // This process, not a daemon: those let nobody look into them, so that no key is read from their memory.
+    let through = match rootless {
+        true => format!("nsenter --preserve-credentials -U -n -m -t {} ", std::process::id()),
+        false => String::new(),
+    };
+    let enter = |host: &str| format!("  {through}ip netns exec {host} bash\n");
+    format!(
+        "Both hosts stay up. To enter them, in another terminal:\n{}Inside, `ping {}` crosses the tunnel, `tcpdump -ni eth0` and `tcpdump -ni vpn0` show both packets,\n\
+         and `nft list table inet vpnd_lab` the counters. Ctrl-C here removes everything.\n",
+        demo.hosts().map(enter).concat(),
+        demo.right_address(),
+    )
+}
+
+fn explain(error: &LabError, rootless: bool) -> String {
+    const EPERM: i32 = 1;
+    match error.raw_os_error() {
+        Some(EPERM) if !rootless => {
+            format!(
+                "{error}\n  This root may not make namespaces (a container?); it needs CAP_SYS_ADMIN and CAP_NET_ADMIN."
+            )
+        }
+        _ => error.to_string(),
+    }
+}
+
+/// A reader that has gone (`vpnd lab | head`) is no failure of the lab.
+fn say(text: &str) {
+    let _ = io::stdout().lock().write_all(text.as_bytes());
+    let _ = io::stdout().lock().flush();
+}
+
+fn host_prefix(text: &str) -> Result<String, String> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    match (1..=32).contains(&text.len()) && text.chars().all(allowed) && !text.starts_with('-') {
+        true => Ok(text.to_owned()),
+        false => Err("1 to 32 letters, digits, - or _".to_owned()),
+    }
+}

@@ -1,0 +1,480 @@
+//! `vpnd status`: asks the daemons that run for what they are doing, and shows it to people or programs.
+
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal, Write as _};
+use std::path::{Path, PathBuf};
+use std::{process::ExitCode, time::Duration};
+
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::{body::Bytes, client::conn::http1, header::HOST};
+use hyper_util::rt::TokioIo;
+use tokio::{net::UnixStream, time::timeout};
+
+use crate::control::schema::{PeerReport, StatusReport};
+
+/// Shows interfaces and peers: who is connected, what was carried, what was refused and why.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The interface; all that run, if it is left out
+    name: Option<String>,
+    /// Print what the daemon says, as JSON: one line for each interface
+    #[arg(long)]
+    json: bool,
+    /// Where the daemon's sockets are
+    #[arg(long, value_name = "DIR", default_value = "/run", hide = true)]
+    run_dir: PathBuf,
+}
+
+/// A daemon that does not answer within this time does not work.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// No report is larger.
+const REPORT_BYTES: usize = 1 << 30;
+
+#[derive(Debug, thiserror::Error)]
+enum StatusError {
+    #[error("no vpnd is running: nothing listens in {0}")]
+    NoneRuns(PathBuf),
+    #[error("no vpnd runs interface {name}: nothing listens at {socket}")]
+    NotRunning { name: String, socket: PathBuf },
+    #[error("cannot ask {socket}: permission denied; run as root")]
+    Denied { socket: PathBuf },
+    #[error("cannot read {path}: {error}")]
+    Folder { path: PathBuf, error: io::Error },
+    #[error("{socket} gave no answer: {why}")]
+    NoAnswer { socket: PathBuf, why: String },
+}
+
+/// Runs the command: 0 if at least one daemon was shown, else 1.
+pub async fn run(args: Args) -> ExitCode {
+    match show(&args).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("vpnd status: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn show(args: &Args) -> Result<(), StatusError> {
+    let folder = args.run_dir.join("vpnd");
+    let paint =
+        Paint(io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|no| no.is_empty()));
+    let sockets = match &args.name {
+        Some(name) => vec![folder.join(format!("{name}.sock"))],
+        None => sockets(&folder)?,
+    };
+    let mut shown = 0;
+    for socket in sockets {
+        let json = match fetch(&socket).await {
+            Err(StatusError::NotRunning { .. }) if args.name.is_none() => continue, // left by a killed daemon
+            answer => answer?,
+        };
+        let text = match args.json {
+            true => json,
+            false => Bytes::from(page(&read(&socket, &json)?, paint, shown > 0)),
+        };
+        if io::stdout().write_all(&text).is_err() {
+            return Ok(()); // the reader has seen enough
+        }
+        shown += 1;
+    }
+    if shown == 0 { Err(StatusError::NoneRuns(folder)) } else { Ok(()) }
+}
+
+/// The sockets of all instances, in the order of their names.
+fn sockets(folder: &Path) -> Result<Vec<PathBuf>, StatusError> {
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(|error| StatusError::Folder { path: folder.to_owned(), error })?,
+    };
+    let paths = entries.flatten().map(|entry| entry.path());
+    let mut found: Vec<_> = paths.filter(|path| path.extension().is_some_and(|end| end == "sock")).collect();
+    found.sort();
+    Ok(found)
+}
+
+/// `GET /v1/status`.
+async fn fetch(socket: &Path) -> Result<Bytes, StatusError> {
+    let no_answer = |why: String| StatusError::NoAnswer { socket: socket.to_owned(), why };
+    let stream = match timeout(PATIENCE, UnixStream::connect(socket)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return Err(unreachable_because(socket, &error)),
+        Err(_) => return Err(no_answer("it takes no more clients".to_owned())),
+    };
+    match timeout(PATIENCE, ask(stream)).await {
+        Ok(Ok((200, json))) => Ok(json),
+        Ok(Ok((_, json))) => Err(no_answer(String::from_utf8_lossy(&json).trim_end().to_owned())),
+        Ok(Err(error)) => Err(no_answer(error.to_string())),
+        Err(_) => Err(no_answer(format!("nothing came for {} seconds", PATIENCE.as_secs()))),
+    }
+}
+
+fn unreachable_because(socket: &Path, error: &io::Error) -> StatusError {
+    let socket = socket.to_owned();
+    let name = socket.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+            StatusError::NotRunning { name, socket }
+        }
+        io::ErrorKind::PermissionDenied => StatusError::Denied { socket },
+        _ => StatusError::NoAnswer { socket, why: error.to_string() },
+    }
+}
+
+async fn ask(stream: UnixStream) -> Result<(u16, Bytes), Box<dyn std::error::Error + Send + Sync>> {
+    let (mut client, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let request = hyper::Request::get("/v1/status").header(HOST, "vpnd").body(Empty::<Bytes>::new())?;
+    let exchange = async {
+        let response = client.send_request(request).await?;
+        let code = response.status().as_u16();
+        Ok((code, Limited::new(response, REPORT_BYTES).collect().await?.to_bytes()))
+    };
+    tokio::pin!(exchange);
+    tokio::select! {
+        answer = &mut exchange => answer,
+        // The connection may end before its answer has been read.
+        _ = connection => exchange.await,
+    }
+}
+
+fn read(socket: &Path, json: &[u8]) -> Result<StatusReport, StatusError> {
+    serde_json::from_slice(json).map_err(|error| StatusError::NoAnswer {
+        socket: socket.to_owned(),
+        why: format!("not a report: {error}; is it another version of vpnd?"),
+    })
+}
+
+/// Colours, or none.
+#[derive(Clone, Copy)]
+struct Paint(bool);
+
+impl Paint {
+    fn with(self, code: &str, text: impl std::fmt::Display) -> String {
+        if self.0 { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_string() }
+    }
+    fn bold(self, text: impl std::fmt::Display) -> String {
+        self.with("1", text)
+    }
+    fn good(self, text: impl std::fmt::Display) -> String {
+        self.with("32", text)
+    }
+    fn bad(self, text: impl std::fmt::Display) -> String {
+        self.with("33", text)
+    }
+}
+
+/// The page of one interface; `next`: there is one above it.
+fn page(report: &StatusReport, paint: Paint, next: bool) -> String {
+    let mut page = String::new();
+    if next {
+        page.push('\n');
+    }
+    let connected = report.peers.iter().filter(|peer| peer.connected).count();
+    let name = paint.bold(format!("interface {}", printable(&report.interface)));
+    put(&mut page, format_args!("{name}: {connected} of {} connected", count(report.peers.len(), "peer")));
+    put(
+        &mut page,
+        format_args!("  public key    {}", report.public_key.as_deref().unwrap_or("(no private key is set)")),
+    );
+    let mark = if report.fwmark == 0 { String::new() } else { format!(", mark {:#x}", report.fwmark) };
+    put(&mut page, format_args!("  UDP port      {}, MTU {}{mark}", report.listen_port, report.mtu));
+    if report.under_load {
+        put(&mut page, format_args!("  {}", paint.bad("under load: handshakes are answered with cookies")));
+    }
+    for shown in &report.peers {
+        peer(&mut page, shown, report.now, paint);
+    }
+    if !report.refusals.is_empty() {
+        put(&mut page, format_args!("\n{}", paint.bold("what was refused")));
+    }
+    for refusal in &report.refusals {
+        let ago = refusal.last.as_ref().map_or(String::new(), |last| format!(" (last {})", ago(last.ago_s)));
+        put(&mut page, format_args!("  {} {}{ago}", paint.bad("•"), printable(&refusal.text)));
+    }
+    page
+}
+
+fn peer(page: &mut String, peer: &PeerReport, now: f64, paint: Paint) {
+    put(
+        page,
+        format_args!("\n{}  {}", paint.bold(format!("peer {}", printable(&peer.name))), peer.public_key),
+    );
+    put(page, format_args!("  state         {}", state(peer, now, paint)));
+    let endpoint = peer.endpoint.map_or("not known yet".to_owned(), |endpoint| endpoint.to_string());
+    let local = peer.local.map_or(String::new(), |local| format!(", reached from {local}"));
+    put(page, format_args!("  endpoint      {endpoint}{local}"));
+    let (received, sent) = (bytes(peer.rx_bytes), bytes(peer.tx_bytes));
+    put(page, format_args!("  transfer      {received} received, {sent} sent"));
+    put(page, format_args!("  allowed IPs   {}", prefixes(&peer.allowed_ips)));
+    if peer.persistent_keepalive != 0 {
+        let every = count(peer.persistent_keepalive.into(), "second");
+        put(page, format_args!("  keepalive     every {every}"));
+    }
+}
+
+fn put(page: &mut String, line: std::fmt::Arguments<'_>) {
+    writeln!(page, "{line}").expect("a string takes every text");
+}
+
+fn state(peer: &PeerReport, now: f64, paint: Paint) -> String {
+    let handshake = match peer.last_handshake {
+        Some(at) => format!("last handshake {}", ago(now - at)),
+        None => "no handshake yet".to_owned(),
+    };
+    let mut state = match peer.connected {
+        true => format!("{}, {handshake}", paint.good("connected")),
+        false => format!("{}, {handshake}", paint.bad("not connected")),
+    };
+    if peer.attempts > 0 {
+        write!(state, ", {} unanswered", count(peer.attempts as usize, "initiation"))
+            .expect("a string takes it");
+    }
+    if peer.staged > 0 {
+        write!(state, ", {} waiting", count(peer.staged, "packet")).expect("a string takes it");
+    }
+    state
+}
+
+/// The first few: a peer may have 100,000.
+fn prefixes(all: &[String]) -> String {
+    const SHOWN: usize = 8;
+    match all.len() {
+        0 => "(none)".to_owned(),
+        n if n > SHOWN => format!("{} and {} more", all[..SHOWN].join(", "), n - SHOWN),
+        _ => all.join(", "),
+    }
+}
+
+/// "2 minutes ago": the largest unit that fits, and the next one below it.
+fn ago(seconds: f64) -> String {
+    const UNITS: [(u64, &str); 4] = [(86_400, "day"), (3600, "hour"), (60, "minute"), (1, "second")];
+    let seconds = seconds.max(0.0) as u64;
+    let Some(first) = UNITS.iter().position(|(unit, _)| seconds >= *unit) else {
+        return "just now".to_owned();
+    };
+    let (unit, name) = UNITS[first];
+    let mut text = count((seconds / unit) as usize, name);
+    if let Some((below, name)) = UNITS.get(first + 1)
+        && seconds % unit >= *below
+    {
+        write!(text, ", {}", count((seconds % unit / below) as usize, name)).expect("a string takes it");
+    }
+    text + " ago"
+}
+
+fn count(n: usize, what: &str) -> String {
+    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
+}
+
+fn bytes(n: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let Some(power) = (n | 1).ilog2().checked_div(10).filter(|power| *power > 0) else {
+        return format!("{n} B");
+    };
+    format!("{:.2} {}", n as f64 / (1u64 << (10 * power)) as f64, UNITS[power as usize - 1])
+}
+
+/// Names come from a file or the network's edge: nothing in them may steer the terminal.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::schema::{EvidenceReport, RefusalReport};
+    use crate::control::{ControlServer, InterfaceStatus, Request};
+
+    fn report() -> StatusReport {
+        let peer = PeerReport {
+            name: "laptop".to_owned(),
+            public_key: "KEY=".to_owned(),
+            preshared: false,
+            endpoint: Some("192.0.2.7:51820".parse().expect("an address")),
+            local: None,
+            connected: true,
+            session_age_s: Some(1.0),
+            last_handshake: Some(1000.0),
+            last_received_s: None,
+            rx_bytes: 1536,
+            tx_bytes: 5 << 20,
+            rx_packets: 1,
+            tx_packets: 1,
+            allowed_ips: (0..10).map(|n| format!("10.0.{n}.0/24")).collect(),
+            persistent_keepalive: 25,
+            staged: 0,
+            attempts: 0,
+        };
+        let silent = PeerReport {
+            name: "phone\x1b[2J".to_owned(),
+            endpoint: None,
+            connected: false,
+            last_handshake: None,
+            allowed_ips: Vec::new(),
+            persistent_keepalive: 0,
+            attempts: 2,
+            staged: 1,
+            ..peer.clone()
+        };
+        StatusReport {
+            interface: "vpn0".to_owned(),
+            public_key: None,
+            listen_port: 51820,
+            fwmark: 0x51,
+            mtu: 1420,
+            under_load: true,
+            now: 1125.0,
+            peers: vec![peer, silent],
+            refusals: vec![RefusalReport {
+                reason: "mac1".to_owned(),
+                count: 1,
+                last: Some(EvidenceReport {
+                    ago_s: 3.0,
+                    from: None,
+                    peer: None,
+                    key: None,
+                    inner: None,
+                    owner: None,
+                }),
+                text: "something came once.".to_owned(),
+            }],
+        }
+    }
+
+    #[test]
+    fn the_page_says_it_in_words() {
+        let expected = "\
+interface vpn0: 1 of 2 peers connected
+  public key    (no private key is set)
+  UDP port      51820, MTU 1420, mark 0x51
+  under load: handshakes are answered with cookies
+
+peer laptop  KEY=
+  state         connected, last handshake 2 minutes, 5 seconds ago
+  endpoint      192.0.2.7:51820
+  transfer      1.50 KiB received, 5.00 MiB sent
+  allowed IPs   10.0.0.0/24, 10.0.1.0/24, 10.0.2.0/24, 10.0.3.0/24, 10.0.4.0/24, 10.0.5.0/24, 10.0.6.0/24, \
+10.0.7.0/24 and 2 more
+  keepalive     every 25 seconds
+
+peer phone\u{fffd}[2J  KEY=
+  state         not connected, no handshake yet, 2 initiations unanswered, 1 packet waiting
+  endpoint      not known yet
+  transfer      1.50 KiB received, 5.00 MiB sent
+  allowed IPs   (none)
+
+what was refused
+  • something came once. (last 3 seconds ago)
+";
+        assert_eq!(page(&report(), Paint(false), false), expected);
+    }
+
+    #[test]
+    fn colour_adds_nothing_but_colour() {
+        let mut colourful = page(&report(), Paint(true), true);
+        assert!(colourful.contains("\x1b[32mconnected\x1b[0m"));
+        for code in ["\x1b[1m", "\x1b[32m", "\x1b[33m", "\x1b[0m"] {
+            colourful = colourful.replace(code, "");
+        }
+        assert_eq!(colourful, page(&report(), Paint(false), true));
+    }
+
+    #[test]
+    fn times_are_told_in_two_units_at_most() {
+        let told = [
+            (-5.0, "just now"),
+            (0.9, "just now"),
+            (1.0, "1 second ago"),
+            (59.9, "59 seconds ago"),
+            (60.0, "1 minute ago"),
+            (3600.0 + 59.0, "1 hour ago"),
+            (2.0 * 86_400.0 + 3600.0, "2 days, 1 hour ago"),
+        ];
+        for (seconds, text) in told {
+            assert_eq!(ago(seconds), text, "{seconds}");
+        }
+    }
+
+    #[test]
+    fn bytes_change_unit_at_each_1024() {
+        let told = [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.00 KiB"),
+            ((1 << 20) - 1, "1024.00 KiB"),
+            (1 << 20, "1.00 MiB"),
+            (u64::MAX, "16.00 EiB"),
+        ];
+        for (n, text) in told {
+            assert_eq!(bytes(n), text, "{n}");
+        }
+    }
+
+    /// A daemon that knows one thing: it has no key and no peers.
+    fn daemon() -> tokio::sync::mpsc::Sender<Request> {
+        let (asker, mut requests) = tokio::sync::mpsc::channel(1);
+        tokio::spawn(async move {
+            while let Some(Request::Get(answer)) = requests.recv().await {
+                let _ = answer.send(InterfaceStatus {
+                    name: "vpn7".to_owned(),
+                    listen_port: 7,
+                    fwmark: 0,
+                    mtu: 1420,
+                    tunnel: crate::tunnel::Status {
+                        private_key: None,
+                        public_key: None,
+                        peers: Vec::new(),
+                        refusals: Vec::new(),
+                        under_load: false,
+                    },
+                    now: Duration::ZERO,
+                    boot: crate::forward::Time(0),
+                });
+            }
+        });
+        asker
+    }
+
+    #[tokio::test]
+    async fn a_running_daemon_is_found_and_asked() {
+        let run = tempfile::tempdir().expect("a run directory");
+        let _server = ControlServer::serve("vpn7", run.path(), daemon()).await.expect("nobody is there");
+        let found = sockets(&run.path().join("vpnd")).expect("the folder can be read");
+        let [socket] = &found[..] else { panic!("{found:?}") };
+        let json = fetch(socket).await.expect("an answer");
+        let report = read(socket, &json).expect("a report");
+        assert_eq!((report.interface.as_str(), report.listen_port), ("vpn7", 7));
+        for name in [None, Some("vpn7".to_owned())] {
+            show(&Args { name, json: true, run_dir: run.path().to_owned() }).await.expect("shown");
+        }
+    }
+
+    #[tokio::test]
+    async fn where_no_daemon_runs_that_is_said() {
+        let run = tempfile::tempdir().expect("a run directory");
+        let ask = |name: Option<&str>| {
+            let args = Args { name: name.map(str::to_owned), json: false, run_dir: run.path().to_owned() };
+            async move { show(&args).await.expect_err("nobody is there").to_string() }
+        };
+        assert!(ask(None).await.starts_with("no vpnd is running"));
+        assert!(ask(Some("vpn0")).await.starts_with("no vpnd runs interface vpn0"));
+        let folder = run.path().join("vpnd");
+        std::fs::create_dir(&folder).expect("the folder can be made");
+        drop(std::os::unix::net::UnixListener::bind(folder.join("vpn0.sock")).expect("a free path"));
+        assert!(ask(None).await.starts_with("no vpnd is running"), "a stale file is no daemon");
+        assert!(ask(Some("vpn0")).await.starts_with("no vpnd runs interface vpn0"));
+    }
+
+    #[tokio::test]
+    async fn what_is_not_a_report_is_named() {
+        let run = tempfile::tempdir().expect("a run directory");
+        let (asker, gone) = tokio::sync::mpsc::channel(1);
+        drop(gone);
+        let _server = ControlServer::serve("vpn0", run.path(), asker).await.expect("nobody is there");
+        let args = Args { name: Some("vpn0".to_owned()), json: false, run_dir: run.path().to_owned() };
+        let error = show(&args).await.expect_err("the daemon is gone").to_string();
+        assert!(error.contains("the daemon is stopping"), "{error}");
+        assert!(read(Path::new("x"), b"{}").is_err());
+    }
+}

@@ -1,0 +1,157 @@
+//! `[interface]`.
+
+use std::{collections::HashSet, net::IpAddr};
+
+use ipnet::IpNet;
+
+use super::{
+    Interface, Table,
+    fields::{Fields, Found, describe},
+    keys::Secrets,
+    report::{Flaw, Report, Subject},
+    unknown, values,
+};
+use crate::noise::PrivateKey;
+
+/// MTU where the file names none: 1500 less the outer IPv6, UDP and WireGuard headers.
+pub(super) const DEFAULT_MTU: u16 = 1420;
+/// Device name where the file names none.
+pub(super) const DEFAULT_NAME: &str = "vpn0";
+
+/// The smallest packet that each IPv4 host takes (RFC 791, section 3.2).
+const MTU_MIN: u16 = 576;
+/// The smallest MTU of a link that carries IPv6 (RFC 8200, section 5).
+const MTU_MIN_V6: u16 = 1280;
+/// The largest UDP payload over IPv4, less header and tag of a transport message and up to 20 of padding.
+const MTU_MAX: u16 = 65_455;
+
+/// A table as it was read. The private key is absent only where the report says why.
+pub(super) struct Draft {
+    pub(super) name: String,
+    pub(super) private_key: Option<PrivateKey>,
+    pub(super) listen_port: Option<u16>,
+    pub(super) address: Vec<IpNet>,
+    /// The value, and where it stands if the file gives it.
+    pub(super) mtu: (u16, Option<usize>),
+    pub(super) fwmark: Option<u32>,
+    pub(super) table: Table,
+}
+
+impl Draft {
+    /// Takes each key; what is wrong is in the report, and its default here.
+    pub(super) fn read(mut fields: Fields<'_>, secrets: &mut Secrets<'_>, report: &mut Report<'_>) -> Self {
+        let draft = Self {
+            name: name(&mut fields, report),
+            private_key: secrets.private_key(&mut fields, report),
+            listen_port: listen_port(&mut fields, report),
+            address: addresses(&mut fields, report),
+            mtu: mtu(&mut fields, report),
+            fwmark: fwmark(&mut fields, report),
+            table: table(&mut fields, report),
+        };
+        let subject = fields.subject.clone();
+        for Found { at, value } in fields.left_over() {
+            let flaw = unknown::key(&value, unknown::INTERFACE, unknown::PEER, "[[peer]]");
+            report.refuse(at, &subject, &value, flaw);
+        }
+        draft
+    }
+
+    /// IPv6 needs a larger MTU than IPv4; `v6`: a prefix of some peer is IPv6.
+    pub(super) fn check_mtu(&self, v6: bool, report: &mut Report<'_>) {
+        let v6 = v6 || self.address.iter().any(|net| net.addr().is_ipv6());
+        let (mtu, Some(at)) = self.mtu else { return };
+        if v6 && mtu < MTU_MIN_V6 {
+            let found = format!("{mtu}, while the tunnel carries IPv6");
+            let remedy = format!("write {MTU_MIN_V6} or more, or take the IPv6 addresses and prefixes out");
+            report.refuse(at, &Subject::Interface, "mtu", Flaw::new(found, remedy));
+        }
+    }
+
+    /// The checked table; `None` without a private key.
+    pub(super) fn finish(self) -> Option<Interface> {
+        Some(Interface {
+            name: self.name,
+            private_key: self.private_key?,
+            listen_port: self.listen_port,
+            address: self.address,
+            mtu: self.mtu.0,
+            fwmark: self.fwmark,
+            table: self.table,
+        })
+    }
+}
+
+fn name(fields: &mut Fields<'_>, report: &mut Report<'_>) -> String {
+    let Some(Found { at, value }) = fields.text(report, "name", DEFAULT_NAME) else {
+        return DEFAULT_NAME.to_owned();
+    };
+    values::device_name(&value).unwrap_or_else(|flaw| {
+        fields.refuse(report, at, "name", flaw);
+        DEFAULT_NAME.to_owned()
+    })
+}
+
+/// 0 is the same as absent: the kernel chooses.
+fn listen_port(fields: &mut Fields<'_>, report: &mut Report<'_>) -> Option<u16> {
+    let remedy = "write a port from 1 to 65535, or take it out to let the kernel choose";
+    let port = fields.number(report, "listen_port", 0..=65_535, |_| None, remedy)?.value;
+    u16::try_from(port).ok().filter(|port| *port != 0)
+}
+
+fn addresses(fields: &mut Fields<'_>, report: &mut Report<'_>) -> Vec<IpNet> {
+    let texts = fields.texts(report, "address", "10.77.0.1/24").unwrap_or_default();
+    let mut seen: HashSet<IpAddr> = HashSet::with_capacity(texts.len());
+    let mut addresses = Vec::with_capacity(texts.len());
+    for Found { at, value } in texts {
+        let checked = values::address(&value).and_then(|net| match seen.insert(net.addr()) {
+            true => Ok(net),
+            false => Err(Flaw::new(format!("{} a second time", net.addr()), "write each address once")),
+        });
+        match checked {
+            Ok(net) => addresses.push(net),
+            Err(flaw) => fields.refuse(report, at, "address", flaw),
+        }
+    }
+    addresses
+}
+
+fn mtu(fields: &mut Fields<'_>, report: &mut Report<'_>) -> (u16, Option<usize>) {
+    let remedy = "write a number from 576 (1280 with IPv6) to 65455, or take it out for 1420";
+    let range = i64::from(MTU_MIN)..=i64::from(MTU_MAX);
+    match fields.number(report, "mtu", range, |_| None, remedy) {
+        Some(Found { at, value }) => (value as u16, Some(at)), // within the range
+        None => (DEFAULT_MTU, None),
+    }
+}
+
+/// 0 and "off" are the same as absent.
+fn fwmark(fields: &mut Fields<'_>, report: &mut Report<'_>) -> Option<u32> {
+    let word = |text: &str| match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        _ if text == "off" => Some(0),
+        Some(hex) if !hex.starts_with('+') => i64::from_str_radix(hex, 16).ok(),
+        _ => None,
+    };
+    let remedy = "write a number from 1 to 4294967295, such as 0xca6c, or take it out";
+    let mark = fields.number(report, "fwmark", 0..=i64::from(u32::MAX), word, remedy)?.value;
+    u32::try_from(mark).ok().filter(|mark| *mark != 0)
+}
+
+/// 0 (unspecified), 253 (default) and 255 (local) are the kernel's own.
+fn table(fields: &mut Fields<'_>, report: &mut Report<'_>) -> Table {
+    let Some(Found { at, value }) = fields.take("table") else { return Table::Auto };
+    let number = match (value.as_str(), value.as_integer()) {
+        (Some("auto"), _) => return Table::Auto,
+        (Some("off"), _) => return Table::Off,
+        (Some("main"), _) => Some(254),
+        (_, Some(number)) => u32::try_from(number).ok(),
+        _ => None,
+    };
+    if let Some(number) = number.filter(|number| ![0, 253, 255].contains(number)) {
+        return Table::Number(number);
+    }
+    let remedy =
+        "write \"auto\", \"off\" or the number of a table, not 0, 253 or 255, which are the kernel's";
+    fields.refuse(report, at, "table", Flaw::new(describe(&value), remedy));
+    Table::Auto
+}

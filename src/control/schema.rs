@@ -1,0 +1,174 @@
+//! `GET /v1/status`, as JSON. The names and meanings here are stable: fields may be added, none changes.
+//! No secret ever stands in it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::{InterfaceStatus, explain};
+use crate::forward::{Evidence, PeerId, Refusal};
+use crate::noise::PublicKey;
+use crate::tunnel::PeerStatus;
+
+/// A session older than this is dead (REJECT_AFTER_TIME; paper, section 6.1).
+const SESSION_LIFE: Duration = Duration::from_secs(180);
+
+/// An interface at one moment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StatusReport {
+    /// Device name.
+    pub interface: String,
+    /// Base64; null: there is no private key.
+    pub public_key: Option<String>,
+    /// UDP port in use.
+    pub listen_port: u16,
+    /// Mark of the tunnel's own packets, 0: none.
+    pub fwmark: u32,
+    /// Of the device.
+    pub mtu: u16,
+    /// Are cookies demanded?
+    pub under_load: bool,
+    /// Wall time of this report, in Unix seconds.
+    pub now: f64,
+    /// In the order in which they were made.
+    pub peers: Vec<PeerReport>,
+    /// What was refused at least once, by reason.
+    pub refusals: Vec<RefusalReport>,
+}
+
+/// A peer at one moment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PeerReport {
+    /// For people.
+    pub name: String,
+    /// Base64.
+    pub public_key: String,
+    /// Is there a preshared key?
+    pub preshared: bool,
+    /// Where it is.
+    pub endpoint: Option<SocketAddr>,
+    /// From which of our addresses we talk to it.
+    pub local: Option<IpAddr>,
+    /// Is there a session younger than 180 s?
+    pub connected: bool,
+    /// Age of the session that we seal with, in seconds.
+    pub session_age_s: Option<f64>,
+    /// Wall time of the last handshake, in Unix seconds.
+    pub last_handshake: Option<f64>,
+    /// Seconds since the last authentic packet from it.
+    pub last_received_s: Option<f64>,
+    /// UDP payload bytes of authentic messages received.
+    pub rx_bytes: u64,
+    /// UDP payload bytes sent.
+    pub tx_bytes: u64,
+    /// Data packets delivered.
+    pub rx_packets: u64,
+    /// Data packets sealed.
+    pub tx_packets: u64,
+    /// `address/length`, sorted.
+    pub allowed_ips: Vec<String>,
+    /// Seconds, 0: off.
+    pub persistent_keepalive: u16,
+    /// Packets that wait for a session.
+    pub staged: usize,
+    /// Unanswered initiations in a row.
+    pub attempts: u32,
+}
+
+/// What was refused for one reason.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RefusalReport {
+    /// Its name in snake_case.
+    pub reason: String,
+    /// How often.
+    pub count: u64,
+    /// The last time, if evidence was kept.
+    pub last: Option<EvidenceReport>,
+    /// A sentence for people.
+    pub text: String,
+}
+
+/// What was seen when something was refused for the last time; null: not known.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EvidenceReport {
+    /// Seconds ago.
+    pub ago_s: f64,
+    /// The UDP address it came from.
+    pub from: Option<SocketAddr>,
+    /// The name of the peer it is about.
+    pub peer: Option<String>,
+    /// The public key it is about, base64.
+    pub key: Option<String>,
+    /// The inner address it is about.
+    pub inner: Option<IpAddr>,
+    /// Who owns `inner`: the name of a peer, else its key.
+    pub owner: Option<String>,
+}
+
+impl From<&InterfaceStatus> for StatusReport {
+    fn from(status: &InterfaceStatus) -> Self {
+        let tunnel = &status.tunnel;
+        let refused = tunnel.refusals.iter().map(|(what, count, last)| {
+            let last = last.as_ref().map(|last| EvidenceReport::new(last, status));
+            refusal(*what, *count, last)
+        });
+        Self {
+            interface: status.name.clone(),
+            public_key: tunnel.public_key.map(|key| key.to_string()),
+            listen_port: status.listen_port,
+            fwmark: status.fwmark,
+            mtu: status.mtu,
+            under_load: tunnel.under_load,
+            now: status.now.as_secs_f64(),
+            peers: tunnel.peers.iter().map(PeerReport::from).collect(),
+            refusals: refused.collect(),
+        }
+    }
+}
+
+impl From<&PeerStatus> for PeerReport {
+    fn from(status: &PeerStatus) -> Self {
+        Self {
+            name: status.label.clone(),
+            public_key: status.public_key.to_string(),
+            preshared: status.preshared_key.is_some(),
+            endpoint: status.endpoint,
+            local: status.local,
+            connected: status.session_age.is_some_and(|age| age < SESSION_LIFE),
+            session_age_s: status.session_age.map(|age| age.as_secs_f64()),
+            last_handshake: status.last_handshake.map(|at| at.as_secs_f64()),
+            last_received_s: status.last_received.map(|ago| ago.as_secs_f64()),
+            rx_bytes: status.rx_bytes,
+            tx_bytes: status.tx_bytes,
+            rx_packets: status.rx_packets,
+            tx_packets: status.tx_packets,
+            allowed_ips: status.allowed_ips.iter().map(IpNet::to_string).collect(),
+            persistent_keepalive: status.persistent_keepalive,
+            staged: status.staged,
+            attempts: status.attempts,
+        }
+    }
+}
+
+impl EvidenceReport {
+    fn new(evidence: &Evidence, status: &InterfaceStatus) -> Self {
+        let peers = &status.tunnel.peers;
+        let by_id = |id: PeerId| peers.iter().find(|peer| peer.id == id).map(|peer| peer.label.clone());
+        let by_key = |key: PublicKey| peers.iter().find(|peer| peer.public_key == key);
+        Self {
+            ago_s: status.boot.since(evidence.at).as_secs_f64(),
+            from: evidence.from,
+            peer: evidence.peer.and_then(by_id),
+            key: evidence.key.map(|key| key.to_string()),
+            inner: evidence.inner,
+            owner: evidence.owner.map(|key| by_key(key).map_or(key.to_string(), |peer| peer.label.clone())),
+        }
+    }
+}
+
+fn refusal(what: Refusal, count: u64, last: Option<EvidenceReport>) -> RefusalReport {
+    let text = explain::sentence(what, count, last.as_ref());
+    RefusalReport { reason: what.name().to_owned(), count, last, text }
+}

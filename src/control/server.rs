@@ -1,0 +1,161 @@
+//! The two sockets of an interface, each with its accept loop.
+
+use std::{future::Future, io, path::Path, path::PathBuf, sync::Arc, time::Duration};
+
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::{JoinError, JoinSet};
+
+use super::lines::Budget;
+use super::sockets::{SocketFile, listen};
+use super::{ControlError, Request, conversation, http};
+
+/// Clients of one socket at the same time; further ones wait in the kernel's backlog.
+const CLIENTS: usize = 16;
+
+/// Serves both sockets of one interface until it is dropped; then their files are gone.
+pub struct ControlServer {
+    // In this order: first nobody is served any more, then the files go.
+    loops: JoinSet<ControlError>,
+    _files: [SocketFile; 2],
+    paths: [PathBuf; 2],
+}
+
+impl ControlServer {
+    /// Opens `RUN_DIR/wireguard/NAME.sock` (what `wg` speaks) and `RUN_DIR/vpnd/NAME.sock` (HTTP), and serves
+    /// them: what clients ask goes to `requests`. Fails if another process serves one of them, and says who.
+    pub async fn serve(
+        name: &str,
+        run_dir: &Path,
+        requests: mpsc::Sender<Request>,
+    ) -> Result<ControlServer, ControlError> {
+        let (wg, wg_file) = listen(&run_dir.join("wireguard"), name).await?;
+        let (web, web_file) = listen(&run_dir.join("vpnd"), name).await?;
+        let paths = [wg_file.path().to_owned(), web_file.path().to_owned()];
+        let mut loops = JoinSet::new();
+        let (budget, asker) = (Budget::new(), requests.clone());
+        loops.spawn(accept(wg, paths[0].clone(), move |stream| {
+            conversation::converse(stream, asker.clone(), budget.clone())
+        }));
+        loops.spawn(accept(web, paths[1].clone(), move |stream| http::answer(stream, requests.clone())));
+        Ok(ControlServer { loops, _files: [wg_file, web_file], paths })
+    }
+
+    /// The two socket files: `wg`'s, and ours.
+    pub fn paths(&self) -> &[PathBuf; 2] {
+        &self.paths
+    }
+
+    /// Resolves when a socket is no longer served: its accept loop failed, or a client's task panicked. It is
+    /// safe to drop and call again.
+    pub async fn failed(&mut self) -> ControlError {
+        let why = match self.loops.join_next().await {
+            Some(Ok(error)) => return error,
+            Some(Err(error)) => cause(error),
+            None => "its task has ended".to_owned(),
+        };
+        ControlError::Ended { path: self.paths[0].clone(), why }
+    }
+}
+
+/// Serves clients, [`CLIENTS`] at a time, until the socket fails or a client's task panics.
+async fn accept<F>(
+    listener: UnixListener,
+    path: PathBuf,
+    serve: impl Fn(UnixStream) -> F + Send + 'static,
+) -> ControlError
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let places = Arc::new(Semaphore::new(CLIENTS));
+    let mut clients = JoinSet::new();
+    loop {
+        let next = async {
+            let place = places.clone().acquire_owned().await.expect("the places are never closed");
+            listener.accept().await.map(|(stream, _)| (stream, place))
+        };
+        tokio::select! {
+            Some(ended) = clients.join_next() => {
+                if let Err(error) = ended {
+                    return ControlError::Ended { path, why: cause(error) };
+                }
+            }
+            accepted = next => match accepted {
+                Ok((stream, place)) => {
+                    let served = serve(stream);
+                    clients.spawn(async move {
+                        served.await;
+                        drop(place);
+                    });
+                }
+                Err(error) if passes(&error) => {
+                    tracing::warn!(%error, path = %path.display(), "cannot accept a control client yet");
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+                Err(error) => return ControlError::Io { what: "accept clients at", path, error },
+            },
+        }
+    }
+}
+
+/// Errors of accept(2) that are about one client or a shortage, not about the socket.
+fn passes(error: &io::Error) -> bool {
+    use libc::{ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM};
+    let known = [ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM];
+    error.raw_os_error().is_some_and(|errno| known.contains(&errno))
+}
+
+fn cause(error: JoinError) -> String {
+    let panicked = match error.try_into_panic() {
+        Ok(panicked) => panicked,
+        Err(cancelled) => return cancelled.to_string(),
+    };
+    let text = panicked.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = text.or_else(|| panicked.downcast_ref::<String>().cloned());
+    format!("a task panicked: {}", text.unwrap_or_else(|| "without a word".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_while_a_client_is_served_ends_the_loop_and_is_told() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (listener, file) = listen(folder.path(), "vpn0").await.expect("nobody is there");
+        let path = file.path().to_owned();
+        let served = accept(listener, path.clone(), |_| async { panic!("served too much") });
+        let served = tokio::spawn(served);
+        let _client = UnixStream::connect(&path).await.expect("it listens");
+        let error = served.await.expect("the loop itself does not panic").to_string();
+        assert!(error.contains("served too much"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn further_clients_wait_until_one_leaves() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (listener, file) = listen(folder.path(), "vpn0").await.expect("nobody is there");
+        let path = file.path().to_owned();
+        let (told, mut served) = mpsc::channel(64);
+        let serve = move |mut stream: UnixStream| {
+            let told = told.clone();
+            async move {
+                told.send(()).await.expect("the test listens");
+                let _ = tokio::io::AsyncReadExt::read_u8(&mut stream).await;
+            }
+        };
+        let _loop = tokio::spawn(accept(listener, path.clone(), serve));
+        let mut clients = Vec::new();
+        for _ in 0..CLIENTS + 3 {
+            clients.push(UnixStream::connect(&path).await.expect("it listens"));
+        }
+        for _ in 0..CLIENTS {
+            served.recv().await.expect("the first ones are served");
+        }
+        let next = tokio::time::timeout(Duration::from_millis(100), served.recv()).await;
+        assert!(next.is_err(), "one too many is served");
+        clients.pop();
+        clients.remove(0);
+        served.recv().await.expect("the next one is served once the first has left");
+    }
+}

@@ -1,1 +1,0 @@
-//! Composition: start order, the driver's loop, signals, stop order.

@@ -1,0 +1,296 @@
+//! The one owner that drives the upper half: mutate, drain, mutate. Everything that it waits for stands in
+//! one `select!`; everything it does is bounded, so that a flood of one kind never starves another.
+
+use std::sync::Arc;
+
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::{Notify, mpsc},
+};
+use tracing::{debug, info, warn};
+
+use super::{DaemonError, failed, lost, resolver::Resolver, say_ready, settings};
+use crate::{
+    config::Config,
+    control::{ControlServer, InterfaceStatus, Request, SetError},
+    forward::{Evidence, Refusal},
+    host::{Host, NetworkChange, Plan},
+    plane::{Clock, Plane, udp::Sent},
+    sys::timer::BootTimer,
+    tunnel::{Change, Event, Transmit, Tunnel},
+};
+
+/// Handshake datagrams and raised peers that one turn takes before it looks at signals and requests again.
+const PER_TURN: usize = 64;
+
+pub(super) struct Driver<'a> {
+    config: &'a Config,
+    fwmark: u32,
+    tunnel: Tunnel,
+    plane: Plane,
+    host: &'a Host,
+    control: ControlServer,
+    requests: mpsc::Receiver<Request>,
+    resolver: Resolver,
+    wake: Arc<Notify>,
+    timer: BootTimer,
+    clock: Clock,
+}
+
+/// What ended one wait.
+enum Woken {
+    Signal(&'static str),
+    Ignored(&'static str),
+    Queue,
+    Timer,
+    Request(Request),
+    Resolved,
+    Network(NetworkChange),
+    Failed(DaemonError),
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, DaemonError> {
+        let catch = |kind, name| signal(kind).map_err(failed(format!("catch {name}")));
+        Ok(Self {
+            terminate: catch(SignalKind::terminate(), "SIGTERM")?,
+            interrupt: catch(SignalKind::interrupt(), "SIGINT")?,
+            hangup: catch(SignalKind::hangup(), "SIGHUP")?,
+        })
+    }
+}
+
+impl<'a> Driver<'a> {
+    #[expect(clippy::too_many_arguments, reason = "the composition hands over each part that it started")]
+    pub(super) fn new(
+        config: &'a Config,
+        plan: Plan,
+        tunnel: Tunnel,
+        plane: Plane,
+        host: &'a Host,
+        control: ControlServer,
+        requests: mpsc::Receiver<Request>,
+        wake: Arc<Notify>,
+    ) -> Result<Self, DaemonError> {
+        let timer = BootTimer::new().map_err(failed("make a timer on CLOCK_BOOTTIME"))?;
+        Ok(Self {
+            config,
+            fwmark: plan.fwmark.unwrap_or(0),
+            tunnel,
+            plane,
+            host,
+            control,
+            requests,
+            resolver: Resolver::new(config),
+            wake,
+            timer,
+            clock: Clock,
+        })
+    }
+
+    /// Until a signal (`Ok`) or something that cannot be mended.
+    pub(super) async fn run(&mut self) -> Result<(), DaemonError> {
+        let mut signals = Signals::new()?;
+        let lost_device = self.host.device_lost(&self.config.interface.name);
+        let mut lost_device = std::pin::pin!(lost_device);
+        self.tunnel.link_up(self.clock.now());
+        self.drain();
+        say_ready(&format!("{} peers, UDP port {}", self.config.peers.len(), self.plane.port()));
+        loop {
+            self.arm_timer()?;
+            let woken = tokio::select! {
+                _ = signals.terminate.recv() => Woken::Signal("SIGTERM"),
+                _ = signals.interrupt.recv() => Woken::Signal("SIGINT"),
+                _ = signals.hangup.recv() => Woken::Ignored("SIGHUP"),
+                fatal = self.plane.failed() => Woken::Failed(fatal.into()),
+                what = &mut lost_device => Woken::Failed(lost(&self.config.interface.name, what)),
+                error = self.control.failed() => Woken::Failed(error.into()),
+                Some(request) = self.requests.recv() => Woken::Request(request),
+                () = self.resolver.resolved() => Woken::Resolved,
+                change = self.host.network_changed() => Woken::Network(change),
+                _ = self.timer.fired() => Woken::Timer,
+                () = self.wake.notified() => Woken::Queue,
+            };
+            match woken {
+                Woken::Signal(name) => {
+                    info!(signal = name, "stopping");
+                    return Ok(());
+                }
+                Woken::Ignored(name) => {
+                    info!(signal = name, "ignored: reloading is not part of this version")
+                }
+                Woken::Failed(error) => return Err(error),
+                Woken::Request(request) => self.answer(request),
+                Woken::Resolved => self.apply_resolved(),
+                Woken::Network(change) => self.network_changed(change),
+                Woken::Timer | Woken::Queue => {}
+            }
+            self.turn();
+        }
+    }
+
+    /// Stops the data threads; the device vanishes with them.
+    pub(super) async fn stop(self) {
+        self.plane.stop();
+    }
+
+    fn arm_timer(&mut self) -> Result<(), DaemonError> {
+        let deadline = self.tunnel.deadline().map(|time| time.0);
+        self.timer.arm(deadline).map_err(failed("arm the timer"))
+    }
+
+    /// What waits in the queues, and what is due.
+    fn turn(&mut self) {
+        let forward = self.tunnel.forward().clone();
+        let (mut raised_peers, mut handshakes) = (0, 0);
+        while raised_peers < PER_TURN
+            && let Some((peer, raised)) = forward.pop_raised()
+        {
+            self.tunnel.handle_raised(&peer, raised, self.clock.now());
+            self.drain();
+            raised_peers += 1;
+        }
+        while handshakes < PER_TURN
+            && let Some((datagram, waiting)) = forward.pop_handshake()
+        {
+            self.tunnel.handle_handshake(datagram, waiting, self.clock.now());
+            self.drain();
+            handshakes += 1;
+        }
+        if raised_peers == PER_TURN || handshakes == PER_TURN {
+            // More may wait, and nobody would wake us for it again.
+            self.wake.notify_one();
+        }
+        self.tunnel.expire(self.clock.now());
+        self.drain();
+    }
+
+    fn drain(&mut self) {
+        while let Some(transmit) = self.tunnel.poll_transmit() {
+            self.send(&transmit);
+        }
+        while let Some(event) = self.tunnel.poll_event() {
+            self.happened(event);
+        }
+    }
+
+    fn send(&mut self, transmit: &Transmit) {
+        match self.plane.send(transmit) {
+            Ok(Sent::AsAsked) => {}
+            Ok(Sent::LocalGone) => {
+                if let Some(peer) = transmit.peer {
+                    self.tunnel.forget_local(peer);
+                }
+            }
+            Err(error) => {
+                debug!(to = %transmit.to.remote, %error, "could not send");
+                let evidence = Evidence {
+                    at: self.clock.boot(),
+                    from: Some(transmit.to.remote),
+                    peer: transmit.peer,
+                    ..Evidence::default()
+                };
+                self.tunnel.forward().refusals.count(Refusal::SendFailed, evidence);
+            }
+        }
+    }
+
+    fn happened(&mut self, event: Event) {
+        match event {
+            Event::Connected { label, from, first: true, .. } => {
+                info!(peer = label, endpoint = %from, "connected")
+            }
+            Event::Connected { label, from, initiator, .. } => {
+                debug!(peer = label, endpoint = %from, initiator, "session renewed");
+            }
+            Event::Roamed { label, from, to, .. } => {
+                let from = from.map(|from| from.to_string()).unwrap_or_default();
+                info!(peer = label, from, %to, "roamed");
+            }
+            Event::Unanswered { key, label, attempts, .. } => {
+                debug!(peer = label, attempts, "an initiation went unanswered");
+                if attempts == 3 {
+                    warn!(
+                        peer = label,
+                        "handshakes go unanswered: nobody listens at the endpoint, a firewall drops UDP, or the keys do not match"
+                    );
+                }
+                self.resolver.unanswered(&key);
+                self.apply_resolved();
+            }
+            Event::GivenUp { label, .. } => {
+                warn!(peer = label, "handshake given up after 90 s without an answer")
+            }
+            Event::Silent { label, .. } => info!(peer = label, "silent: its last session has expired"),
+            Event::PrefixMoved { prefix, from, to } => {
+                warn!(%prefix, from = from.short(), to = to.short(), "allowed IP moved to another peer");
+            }
+            Event::UnderLoad(true) => warn!("under load: handshakes must show a cookie"),
+            Event::UnderLoad(false) => info!("no longer under load"),
+        }
+    }
+
+    fn apply_resolved(&mut self) {
+        while let Some(change) = self.resolver.poll_change() {
+            if let Err(error) = self.tunnel.apply(Change::Peer(change), self.clock.now()) {
+                warn!(%error, "a resolved endpoint was refused");
+            }
+        }
+    }
+
+    /// A source address that disappeared, or a route that changed, must not hold a peer's answers.
+    fn network_changed(&mut self, change: NetworkChange) {
+        debug!(?change, "the host's network changed");
+        match change {
+            NetworkChange::AddressRemoved(address) => self.tunnel.forget_locals(Some(address)),
+            NetworkChange::RouteChanged | NetworkChange::LinkChanged => self.tunnel.forget_locals(None),
+        }
+    }
+
+    fn answer(&mut self, request: Request) {
+        // A requester that no longer waits is no fault of ours.
+        match request {
+            Request::Get(reply) => {
+                let _ = reply.send(self.status());
+            }
+            Request::Set(changes, reply) => {
+                let _ = reply.send(self.set(changes));
+            }
+        }
+    }
+
+    fn set(&mut self, changes: Vec<Change>) -> Result<(), SetError> {
+        for change in changes {
+            match change {
+                Change::ListenPort(port) if port == self.plane.port() => {}
+                Change::ListenPort(port) => self.plane.rebind(port, self.fwmark)?,
+                Change::Fwmark(mark) => {
+                    self.plane.set_mark(mark)?;
+                    self.fwmark = mark;
+                }
+                change => self.tunnel.apply(change, self.clock.now())?,
+            }
+        }
+        self.tunnel.publish();
+        Ok(())
+    }
+
+    fn status(&self) -> InterfaceStatus {
+        let now = self.clock.now();
+        InterfaceStatus {
+            name: self.config.interface.name.clone(),
+            listen_port: self.plane.port(),
+            fwmark: self.fwmark,
+            mtu: settings(self.config).mtu,
+            tunnel: self.tunnel.status(now),
+            now: now.wall,
+            boot: now.boot,
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! Composition: start order, stop order, and what ends a daemon.
+//!
+//! Start: sweep what a killed daemon left → control sockets (they also lock the name) → UDP → TUN → tunnel →
+//! data threads → addresses, routes, rules → ready. Stop is the same backwards; each step's undo is armed
+//! before the next step begins.
+
+mod driver;
+mod resolver;
+
+use std::{io, path::PathBuf, sync::Arc};
+
+use tokio::sync::{Notify, mpsc};
+use tracing::{info, warn};
+
+use crate::{
+    config::Config,
+    control::{ControlError, ControlServer},
+    forward::Forward,
+    host::{Host, HostError, Lost, Plan},
+    plane::{Clock, Fatal, Plane, PlaneSettings, TunDevice, UdpSockets},
+    sys,
+    tunnel::{ChangeError, Timing, Tunnel},
+};
+
+/// What the command line says beside the file.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where `wireguard/` and `vpnd/` with the control sockets are; `/run`.
+    pub run_dir: PathBuf,
+    /// The protocol's, but for tests.
+    pub timing: Timing,
+}
+
+/// Why the daemon did not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The host refused.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// The control sockets cannot be had: most often a second daemon of the same name.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// The file asks for what a tunnel cannot be.
+    #[error(transparent)]
+    Change(#[from] ChangeError),
+    /// A system call that failed.
+    #[error("{attempted}: {source}")]
+    Io {
+        /// What was attempted.
+        attempted: String,
+        /// What came back.
+        source: io::Error,
+    },
+    /// The interface's name is taken.
+    #[error("cannot make interface {name}: {holder}; choose another `name`, or stop who holds it")]
+    NameTaken {
+        /// Of the interface.
+        name: String,
+        /// What it is, and whose.
+        holder: String,
+    },
+    /// The device was deleted or set down by somebody else.
+    #[error("interface {name} was {what} from outside: the tunnel ends")]
+    DeviceLost {
+        /// Of the interface.
+        name: String,
+        /// "deleted" or "set down".
+        what: &'static str,
+    },
+    /// The data threads cannot go on.
+    #[error(transparent)]
+    Fatal(#[from] Fatal),
+    /// A task ended that never should.
+    #[error("the {0} task ended unexpectedly")]
+    TaskEnded(&'static str),
+}
+
+fn failed(attempted: impl Into<String>) -> impl FnOnce(io::Error) -> DaemonError {
+    let attempted = attempted.into();
+    move |source| DaemonError::Io { attempted, source }
+}
+
+/// Runs a tunnel in the foreground until SIGTERM, SIGINT, or something that cannot be mended. Leaves nothing
+/// behind, whatever ends it: after a panic the rules are swept by a fresh connection.
+pub fn run(config: Config, options: Options) -> Result<(), DaemonError> {
+    sys::process::forbid_core_dumps().map_err(failed("switch core dumps off"))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(failed("start the runtime"))?;
+    let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let ended = runtime.block_on(run_until_stopped(config, options));
+        // A name that is being looked up must not hold the exit back.
+        runtime.shutdown_background();
+        ended
+    }));
+    ended.unwrap_or_else(|_| {
+        sweep_after_panic();
+        Err(DaemonError::TaskEnded("driver"))
+    })
+}
+
+/// The device went with the unwinding; the rules that pointed to its table did not.
+fn sweep_after_panic() {
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
+    runtime.block_on(async {
+        if let Ok(host) = Host::open().await {
+            let _ = host.sweep().await;
+        }
+    });
+}
+
+async fn run_until_stopped(config: Config, options: Options) -> Result<(), DaemonError> {
+    let mut host = Host::open().await?;
+    let result = serve(&config, &options, &mut host).await;
+    // The device is gone with the plane; what does not vanish with it goes here.
+    let undone = host.undo().await;
+    result?;
+    undone?;
+    info!(interface = config.interface.name, "stopped, nothing left behind");
+    Ok(())
+}
+
+async fn serve(config: &Config, options: &Options, host: &mut Host) -> Result<(), DaemonError> {
+    let name = config.interface.name.as_str();
+    for what in host.sweep().await? {
+        warn!(what, "removed what a killed daemon left behind");
+    }
+    let (request_sender, requests) = mpsc::channel(16);
+    let control = ControlServer::serve(name, &options.run_dir, request_sender).await?;
+    if let Some(holder) = host.device_exists(name).await? {
+        return Err(DaemonError::NameTaken { name: name.into(), holder });
+    }
+    let own_table = if Plan::wants_own_table(config) { host.free_table().await? } else { 0 };
+    let plan = Plan::new(config, own_table);
+    let sockets = open_sockets(config, plan.fwmark)?;
+    let port = sockets.port();
+    let tun = TunDevice::create(name, config.interface.mtu)
+        .map_err(failed(format!("make the TUN device {name}")))?;
+
+    let wake = Arc::new(Notify::new());
+    let tunnel = build_tunnel(config, options.timing, &wake)?;
+    let plane = Plane::start(tunnel.forward().clone(), tun, sockets, settings(config))
+        .map_err(failed("start the data threads"))?;
+    host.apply(&plan).await?;
+    info!(
+        interface = name,
+        port,
+        peers = config.peers.len(),
+        mtu = config.interface.mtu,
+        public_key = %config.interface.private_key.public_key(),
+        "up"
+    );
+
+    let mut driver = driver::Driver::new(config, plan, tunnel, plane, host, control, requests, wake)?;
+    let ended = driver.run().await;
+    say_stopping();
+    driver.stop().await;
+    ended
+}
+
+fn open_sockets(config: &Config, fwmark: Option<u32>) -> Result<UdpSockets, DaemonError> {
+    let port = config.interface.listen_port.unwrap_or(0);
+    UdpSockets::bind(port, fwmark.unwrap_or(0)).map_err(failed(if port == 0 {
+        "open a UDP socket".to_owned()
+    } else {
+        format!("listen on UDP port {port} (interface.listen_port)")
+    }))
+}
+
+fn build_tunnel(config: &Config, timing: Timing, wake: &Arc<Notify>) -> Result<Tunnel, DaemonError> {
+    let waker = wake.clone();
+    let forward = Forward::new(Box::new(move || waker.notify_one()));
+    let mut tunnel = Tunnel::new(forward, timing, Box::new(sys::random::os_rng()));
+    let now = Clock.now();
+    for change in config.changes() {
+        tunnel.apply(change, now)?;
+    }
+    tunnel.publish();
+    Ok(tunnel)
+}
+
+fn settings(config: &Config) -> PlaneSettings {
+    PlaneSettings { mtu: config.interface.mtu }
+}
+
+/// `READY=1` to the service manager, if there is one.
+fn say_ready(status: &str) {
+    let states = [sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status(status)];
+    if let Err(error) = sd_notify::notify(&states) {
+        warn!(%error, "the service manager could not be told that we are ready");
+    }
+}
+
+fn say_stopping() {
+    // A manager that cannot be told sees us exit.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+}
+
+fn lost(name: &str, what: Lost) -> DaemonError {
+    let what = match what {
+        Lost::Deleted => "deleted",
+        Lost::Down => "set down",
+    };
+    DaemonError::DeviceLost { name: name.into(), what }
+}

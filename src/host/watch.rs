@@ -1,0 +1,365 @@
+//! What happens to the host while we run: the device lost, the network changed. Told by netlink multicast; where
+//! the kernel says that it dropped some of it (the receive buffer overran), the state is read again.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    io,
+    net::IpAddr,
+    time::Duration,
+};
+
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage, link::LinkFlags};
+use rtnetlink::{
+    MulticastGroup,
+    packet_core::NetlinkPayload,
+    sys::{AsyncSocket, TokioSocket, protocols::NETLINK_ROUTE},
+};
+use tokio::sync::Mutex;
+
+use super::{
+    HostError, Lost, NetworkChange,
+    exchange::{Exchange, messages, receive, receive_already_here},
+    message::{Address, LOCAL_TABLE, Link, PresentRoute, PresentRule},
+};
+
+/// After a failure, before the next attempt: nothing here may spin.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Datagrams taken together, so that a burst is told once and yet comes to an end.
+const BURST: usize = 256;
+
+/// More datagrams than fit the receive buffer.
+const BACKLOG: usize = 16 * 1024;
+
+/// For a subscription, whose messages come unasked.
+const SOCKET_BUFFER: libc::c_int = 1 << 20;
+
+/// A socket that the kernel tells changes to.
+pub(super) struct Subscription {
+    socket: TokioSocket,
+    received: Vec<u8>,
+    /// The watched device was told to be down, even if it is up again. Kept here for a caller that went away
+    /// before it could be said.
+    down_told: bool,
+}
+
+/// What a subscription heard.
+#[derive(Debug)]
+enum Heard {
+    Messages(Vec<RouteNetlinkMessage>),
+    /// Something was missed, or not understood.
+    NotAll,
+}
+
+impl Subscription {
+    /// To devices alone.
+    pub(super) fn to_links() -> io::Result<Self> {
+        Self::to(&[MulticastGroup::Link])
+    }
+
+    fn to(groups: &[MulticastGroup]) -> io::Result<Self> {
+        let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
+        let inner = socket.socket_mut();
+        inner.set_rx_buf_sz(SOCKET_BUFFER)?;
+        inner.bind_auto()?;
+        for group in groups {
+            inner.add_membership(*group as u32)?;
+        }
+        Ok(Self { socket, received: Vec::new(), down_told: false })
+    }
+
+    /// Forgets what was told so far.
+    pub(super) fn skip(&mut self) {
+        self.down_told = false;
+        for _ in 0..BACKLOG {
+            if !self.next_already_here().is_ok_and(|heard| heard.is_some()) {
+                return;
+            }
+        }
+    }
+
+    async fn next(&mut self) -> io::Result<Heard> {
+        let outcome = receive(&self.socket, &mut self.received).await;
+        self.heard(outcome)
+    }
+
+    /// Without waiting. (Polling `next` would not do: it asks the runtime, which looks at its descriptors only
+    /// between tasks.)
+    fn next_already_here(&mut self) -> io::Result<Option<Heard>> {
+        match receive_already_here(&self.socket, &mut self.received) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            outcome => self.heard(outcome).map(Some),
+        }
+    }
+
+    fn heard(&self, outcome: io::Result<()>) -> io::Result<Heard> {
+        match outcome {
+            Ok(()) => {}
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => return Ok(Heard::NotAll),
+            Err(error) => return Err(error),
+        }
+        let inner = messages(&self.received).filter_map(|message| match message.payload {
+            NetlinkPayload::InnerMessage(inner) => Some(inner),
+            _ => None,
+        });
+        let heard: Vec<_> = inner.collect();
+        // A notification is a datagram of one message: if none is left, it was not understood.
+        Ok(if heard.is_empty() { Heard::NotAll } else { Heard::Messages(heard) })
+    }
+}
+
+/// Waits until the device is gone or down. `index`: of the device that `apply` set up; else it is looked up.
+pub(super) async fn device_lost(
+    events: &mut Subscription,
+    exchange: &Mutex<Exchange>,
+    device: &str,
+    index: Option<u32>,
+) -> Lost {
+    let mut was_up = index.is_some();
+    let index = match index {
+        Some(index) => index,
+        // Nobody set it up with us: what was told before this call is history.
+        None => match index_of(exchange, device).await {
+            Some(index) => {
+                events.skip();
+                index
+            }
+            None => return Lost::Deleted,
+        },
+    };
+    loop {
+        // Read after subscribing, so that nothing falls between; and again whenever something was missed.
+        let state = exchange.lock().await.link_at(index).await;
+        match state.map(|link| link.map(|link| link.is_up())) {
+            Ok(None) => return Lost::Deleted,
+            Ok(Some(is_up)) if events.down_told || (was_up && !is_up) => return Lost::Down,
+            Ok(Some(is_up)) => was_up = is_up,
+            Err(error) => {
+                tracing::debug!(%error, "the device's state could not be read");
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+        }
+        listen(events, index, &mut was_up).await;
+    }
+}
+
+async fn index_of(exchange: &Mutex<Exchange>, device: &str) -> Option<u32> {
+    loop {
+        let link = exchange.lock().await.link(device).await;
+        match link {
+            Ok(link) => return link.map(|link| link.index),
+            Err(error) => tracing::debug!(%error, "the device could not be looked up"),
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Listens until a loss is told or something was missed: then the state must be read. (A device that is deleted
+/// is set down first, so that Down alone does not say which.)
+async fn listen(events: &mut Subscription, index: u32, was_up: &mut bool) {
+    loop {
+        match events.next().await {
+            Ok(Heard::Messages(messages)) => {
+                for message in &messages {
+                    match link_told(message, index) {
+                        Some(LinkTold::Gone) => return,
+                        Some(LinkTold::Down) if *was_up => {
+                            events.down_told = true;
+                            return;
+                        }
+                        Some(LinkTold::Down) | None => {}
+                        Some(LinkTold::Up) => *was_up = true,
+                    }
+                }
+            }
+            Ok(Heard::NotAll) => return,
+            Err(error) => {
+                tracing::debug!(%error, "the subscription to links failed");
+                return tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum LinkTold {
+    Gone,
+    Down,
+    Up,
+}
+
+/// What a message says about the device with this index. Those of a bridge's ports (another family) say
+/// nothing about the device itself.
+fn link_told(message: &RouteNetlinkMessage, index: u32) -> Option<LinkTold> {
+    let (RouteNetlinkMessage::NewLink(link) | RouteNetlinkMessage::DelLink(link)) = message else {
+        return None;
+    };
+    if link.header.index != index || link.header.interface_family != AddressFamily::Unspec {
+        return None;
+    }
+    Some(match message {
+        RouteNetlinkMessage::DelLink(_) => LinkTold::Gone,
+        _ if link.header.flags.contains(LinkFlags::Up) => LinkTold::Up,
+        _ => LinkTold::Down,
+    })
+}
+
+/// The changes of the host's network since the subscription was made, and what it takes to tell them.
+pub(super) struct Changes {
+    events: Subscription,
+    known: Known,
+    /// Told next. At most one of a kind (one an address), of one burst.
+    pending: VecDeque<NetworkChange>,
+    /// Something was missed: what is known must be read again.
+    stale: bool,
+}
+
+/// The state that changes are told against.
+#[derive(Debug, Default)]
+struct Known {
+    /// With the index of the device that has it.
+    addresses: BTreeSet<(IpAddr, u32)>,
+    links: BTreeMap<u32, LinkFlags>,
+}
+
+impl Changes {
+    pub(super) async fn since_now(exchange: &mut Exchange) -> Result<Self, HostError> {
+        use MulticastGroup as Group;
+        let groups = [
+            Group::Link,
+            Group::Ipv4Ifaddr,
+            Group::Ipv6Ifaddr,
+            Group::Ipv4Route,
+            Group::Ipv6Route,
+            Group::Ipv4Rule,
+            Group::Ipv6Rule,
+        ];
+        let failed = |e: io::Error| HostError::new("subscribe to changes of the network", e.into());
+        // Subscribed before reading, so that nothing falls between.
+        let events = Subscription::to(&groups).map_err(failed)?;
+        let known = Known::read(exchange).await?;
+        Ok(Self { events, known, pending: VecDeque::new(), stale: false })
+    }
+
+    /// The next change; `own` is the index of our device, which does not count.
+    pub(super) async fn next(&mut self, exchange: &Mutex<Exchange>, own: Option<u32>) -> NetworkChange {
+        loop {
+            if let Some(change) = self.pending.pop_front() {
+                return change;
+            }
+            let outcome =
+                if self.stale { self.read_again(exchange, own).await } else { self.hear(own).await };
+            if let Err(error) = outcome {
+                tracing::debug!(%error, "changes of the network could not be read");
+                self.stale = true;
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+
+    /// Waits for a change, then takes what else is there already.
+    async fn hear(&mut self, own: Option<u32>) -> Result<(), HostError> {
+        let failed = |e: io::Error| HostError::new("hear of changes of the network", e.into());
+        let mut heard = self.events.next().await.map_err(failed)?;
+        for _ in 0..BURST {
+            match &heard {
+                Heard::Messages(messages) => {
+                    for message in messages {
+                        let change = self.known.told(message, own);
+                        self.tell(change);
+                    }
+                }
+                Heard::NotAll => self.stale = true,
+            }
+            match self.events.next_already_here().map_err(failed)? {
+                Some(more) => heard = more,
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// What was missed counts as a change of everything; which addresses went is seen by comparison.
+    async fn read_again(&mut self, exchange: &Mutex<Exchange>, own: Option<u32>) -> Result<(), HostError> {
+        let now = Known::read(&mut *exchange.lock().await).await?;
+        let before = std::mem::replace(&mut self.known, now);
+        self.stale = false;
+        for (address, index) in before.addresses {
+            if Some(index) != own && !self.known.has(address) {
+                self.tell(Some(NetworkChange::AddressRemoved(address)));
+            }
+        }
+        self.tell(Some(NetworkChange::RouteChanged));
+        self.tell(Some(NetworkChange::LinkChanged));
+        Ok(())
+    }
+
+    fn tell(&mut self, change: Option<NetworkChange>) {
+        self.pending.extend(change.filter(|change| !self.pending.contains(change)));
+    }
+}
+
+impl Known {
+    async fn read(exchange: &mut Exchange) -> Result<Self, HostError> {
+        let addresses =
+            exchange.addresses().await?.into_iter().map(|a| (a.network.addr(), a.index)).collect();
+        let links =
+            exchange.links().await?.into_iter().map(|link| (link.index, matters(link.flags))).collect();
+        Ok(Self { addresses, links })
+    }
+
+    /// Takes a message in; says what it changes for us.
+    fn told(&mut self, message: &RouteNetlinkMessage, own: Option<u32>) -> Option<NetworkChange> {
+        use RouteNetlinkMessage as M;
+        let is_foreign = |index: u32| Some(index) != own;
+        match message {
+            M::NewAddress(address) => {
+                let address = Address::read(address)?;
+                self.addresses.insert((address.network.addr(), address.index));
+                None
+            }
+            M::DelAddress(address) => {
+                let Address { index, network, .. } = Address::read(address)?;
+                self.addresses.remove(&(network.addr(), index));
+                let is_gone = is_foreign(index) && !self.has(network.addr());
+                is_gone.then_some(NetworkChange::AddressRemoved(network.addr()))
+            }
+            M::NewLink(link) if link.header.interface_family == AddressFamily::Unspec => {
+                let Link { index, flags, .. } = Link::read(link);
+                let is_new = self.links.insert(index, matters(flags)) != Some(matters(flags));
+                (is_new && is_foreign(index)).then_some(NetworkChange::LinkChanged)
+            }
+            M::DelLink(link) if link.header.interface_family == AddressFamily::Unspec => {
+                self.links.remove(&link.header.index);
+                is_foreign(link.header.index).then_some(NetworkChange::LinkChanged)
+            }
+            M::NewRoute(route) | M::DelRoute(route) => {
+                let v6 = route.header.address_family == AddressFamily::Inet6;
+                let route = PresentRoute::read(route, v6)?;
+                let counts =
+                    !route.cloned && route.route.table != LOCAL_TABLE && route.index.is_none_or(is_foreign);
+                counts.then_some(NetworkChange::RouteChanged)
+            }
+            M::NewRule(rule) | M::DelRule(rule) => {
+                let v6 = rule.header.family == AddressFamily::Inet6;
+                let is_foreign = !PresentRule::read(rule, v6)?.ours;
+                is_foreign.then_some(NetworkChange::RouteChanged)
+            }
+            _ => None,
+        }
+    }
+
+    fn has(&self, address: IpAddr) -> bool {
+        self.addresses.range((address, 0)..=(address, u32::MAX)).next().is_some()
+    }
+}
+
+/// The flags of a link on which a route depends.
+fn matters(flags: LinkFlags) -> LinkFlags {
+    flags & (LinkFlags::Up | LinkFlags::Running | LinkFlags::LowerUp)
+}
+
+#[cfg(test)]
+#[path = "watch_tests.rs"]
+mod tests;

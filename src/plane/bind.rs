@@ -1,0 +1,145 @@
+//! Opening the UDP sockets: both families on one port, with the options that the walk relies on.
+
+use std::{
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::fd::AsFd,
+};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::{holder, udp::Family};
+use crate::sys;
+
+/// A burst of 45 full datagrams from each of many peers must fit while the thread sleeps; wireguard-go's size.
+const BUFFER: u32 = 7 << 20;
+/// How often the kernel is asked for another port when IPv6 has the first one taken.
+const PORT_TRIES: usize = 32;
+
+/// Binds both families to `port`; 0 lets the kernel choose one that is free in both. The second socket is absent
+/// where the kernel has no IPv6.
+pub(super) fn both(port: u16, fwmark: u32) -> io::Result<(Socket, Option<Socket>, u16)> {
+    let tries = if port == 0 { PORT_TRIES } else { 1 };
+    let mut taken = None;
+    for _ in 0..tries {
+        let v4 = one(Family::V4, port, fwmark)?;
+        let bound = local_port(&v4)?;
+        match one(Family::V6, bound, fwmark) {
+            Ok(v6) => return Ok((v4, Some(v6), bound)),
+            Err(error) if absent(&error) => {
+                tracing::info!(port = bound, %error, "no IPv6 here: IPv4 only");
+                return Ok((v4, None, bound));
+            }
+            // The next round asks for another port, while v4 lets go of this one.
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => taken = Some(error),
+            Err(error) => return Err(error),
+        }
+    }
+    Err(taken.expect("the loop ran at least once, and goes on only after a taken port"))
+}
+
+/// The kernel was built or booted without IPv6.
+fn absent(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
+}
+
+fn local_port(socket: &Socket) -> io::Result<u16> {
+    let address = socket.local_addr()?.as_socket();
+    Ok(address.expect("a bound UDP socket has an IP address").port())
+}
+
+/// One socket, set up and bound. Never SO_REUSEADDR or SO_REUSEPORT: two daemons on one port would each get
+/// some of the packets.
+fn one(family: Family, port: u16, fwmark: u32) -> io::Result<Socket> {
+    let (domain, any): (_, SocketAddr) = match family {
+        Family::V4 => (Domain::IPV4, (Ipv4Addr::UNSPECIFIED, port).into()),
+        Family::V6 => (Domain::IPV6, (Ipv6Addr::UNSPECIFIED, port).into()),
+    };
+    let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_nonblocking(true)?;
+    match family {
+        Family::V4 => {
+            sys::socket::enable_pktinfo_v4(socket.as_fd())?;
+            socket.set_recv_tos_v4(true)?;
+            sys::socket::allow_fragments_v4(socket.as_fd())?;
+        }
+        Family::V6 => {
+            socket.set_only_v6(true)?;
+            sys::socket::enable_pktinfo_v6(socket.as_fd())?;
+            socket.set_recv_tclass_v6(true)?;
+            sys::socket::allow_fragments_v6(socket.as_fd())?;
+        }
+    }
+    // Setting a mark takes a capability, having none does not.
+    if fwmark != 0 {
+        set_mark(&socket, fwmark)?;
+    }
+    // Marked before bound: nothing that arrives in between is answered without it.
+    socket.bind(&any.into()).map_err(|error| explained(family, port, error))?;
+    enlarge_buffers(&socket, family)?;
+    Ok(socket)
+}
+
+/// SO_MARK.
+pub(super) fn set_mark(socket: &Socket, fwmark: u32) -> io::Result<()> {
+    socket.set_mark(fwmark).map_err(|error| {
+        let hint =
+            if error.kind() == io::ErrorKind::PermissionDenied { "; it needs CAP_NET_ADMIN" } else { "" };
+        io::Error::new(
+            error.kind(),
+            format!("setting the mark {fwmark:#x} on the UDP sockets: {error}{hint}"),
+        )
+    })
+}
+
+/// A failed bind, with who holds the port. What tells that IPv6 is absent passes as it is.
+fn explained(family: Family, port: u16, error: io::Error) -> io::Error {
+    if absent(&error) {
+        return error;
+    }
+    if error.kind() != io::ErrorKind::AddrInUse {
+        return io::Error::new(error.kind(), format!("binding UDP port {port} ({family}): {error}"));
+    }
+    let message = match in_use_by(family, port) {
+        holder::Holder::Unseen => format!(
+            "UDP port {port} ({family}) is in use, but by no process that can be seen from here: a WireGuard \
+             device of the kernel (`wg show all listen-port`), or a process of another user or namespace; \
+             choose another listen_port, or end it"
+        ),
+        seen => {
+            format!("UDP port {port} ({family}) is held by {seen}; choose another listen_port, or end it")
+        }
+    };
+    io::Error::new(error.kind(), message)
+}
+
+/// An IPv4 port can also be held by an IPv6 socket that takes both.
+fn in_use_by(family: Family, port: u16) -> holder::Holder {
+    let tables = match family {
+        Family::V4 => ["udp", "udp6"],
+        Family::V6 => ["udp6", "udp"],
+    };
+    match holder::of_udp_port(tables[0], port) {
+        holder::Holder::Unseen => holder::of_udp_port(tables[1], port),
+        seen => seen,
+    }
+}
+
+/// 7 MB each way, or what `net.core.rmem_max` and `wmem_max` let an unprivileged process have.
+fn enlarge_buffers(socket: &Socket, family: Family) -> io::Result<()> {
+    if sys::socket::force_receive_buffer(socket.as_fd(), BUFFER).is_err() {
+        socket.set_recv_buffer_size(BUFFER as usize)?;
+    }
+    if sys::socket::force_send_buffer(socket.as_fd(), BUFFER).is_err() {
+        socket.set_send_buffer_size(BUFFER as usize)?;
+    }
+    // The kernel doubles what was asked for, for its own bookkeeping (socket(7)), and reads back the double.
+    let (receive, send) = (socket.recv_buffer_size()? / 2, socket.send_buffer_size()? / 2);
+    if receive.min(send) < BUFFER as usize {
+        tracing::info!(
+            %family, wanted = BUFFER, receive, send,
+            "UDP buffers are smaller than wanted: bursts may be lost; net.core.rmem_max and wmem_max limit them"
+        );
+    }
+    Ok(())
+}

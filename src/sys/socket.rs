@@ -1,0 +1,370 @@
+//! One UDP datagram in or out, with what rides beside it: our own address (IP_PKTINFO, ip(7); IPV6_PKTINFO,
+//! RFC 3542) and the TOS or traffic-class byte (IP_TOS, IPV6_TCLASS).
+
+use std::{
+    io, mem,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
+    os::fd::{AsRawFd, BorrowedFd},
+};
+
+use libc::{c_int, c_void, socklen_t};
+
+/// An address of ours, and the interface it belongs to (0: any).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Own {
+    /// Never unspecified.
+    pub address: IpAddr,
+    /// Interface index.
+    pub interface: u32,
+}
+
+/// What came with a datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Datagram {
+    /// Bytes written to the buffer.
+    pub len: usize,
+    /// The datagram was larger than the buffer (MSG_TRUNC).
+    pub truncated: bool,
+    /// Who sent it.
+    pub remote: SocketAddr,
+    /// Which of our addresses it was sent to, and the interface it came in by; needs [`enable_pktinfo_v4`] or
+    /// [`enable_pktinfo_v6`].
+    pub own: Option<Own>,
+    /// TOS or traffic class; 0 unless the socket was told to report it.
+    pub tos: u8,
+}
+
+/// Bytes of control messages: room for PKTINFO of either family and one int each way, with some to spare.
+const CONTROL: usize = 128;
+
+/// Aligned as `cmsghdr` wants it.
+#[repr(C, align(8))]
+struct Control([u8; CONTROL]);
+
+const _: () = assert!(mem::align_of::<libc::cmsghdr>() <= mem::align_of::<Control>());
+
+/// Receives one datagram without waiting.
+pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Datagram> {
+    // SAFETY: all zero is a valid sockaddr_storage: it is plain old data.
+    let mut name: libc::sockaddr_storage = unsafe { mem::zeroed() };
+    let mut control = Control([0; CONTROL]);
+    let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    // SAFETY: all zero is a valid msghdr (null pointers with zero lengths).
+    let mut message: libc::msghdr = unsafe { mem::zeroed() };
+    message.msg_name = (&raw mut name).cast();
+    message.msg_namelen = mem::size_of_val(&name) as socklen_t;
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = control.0.as_mut_ptr().cast();
+    message.msg_controllen = CONTROL as _;
+    // SAFETY: every pointer in `message` is to a live, writable object of the length that stands beside it.
+    let len = super::length(unsafe { libc::recvmsg(socket.as_raw_fd(), &mut message, libc::MSG_DONTWAIT) })?;
+    let mut datagram = Datagram {
+        len: len.min(buffer.len()),
+        truncated: message.msg_flags & libc::MSG_TRUNC != 0,
+        remote: remote(&name)?,
+        own: None,
+        tos: 0,
+    };
+    each_control(&message, |header, data| read_control(header, data, &mut datagram));
+    Ok(datagram)
+}
+
+/// The sender's address, from what the kernel left in msg_name.
+fn remote(name: &libc::sockaddr_storage) -> io::Result<SocketAddr> {
+    match c_int::from(name.ss_family) {
+        libc::AF_INET => {
+            // SAFETY: the family says that it is a sockaddr_in, which is smaller and no stricter aligned.
+            let v4 = unsafe { &*(&raw const *name).cast::<libc::sockaddr_in>() };
+            let ip = Ipv4Addr::from(v4.sin_addr.s_addr.to_ne_bytes());
+            Ok(SocketAddrV4::new(ip, u16::from_be(v4.sin_port)).into())
+        }
+        libc::AF_INET6 => {
+            // SAFETY: the family says that it is a sockaddr_in6, which is smaller and no stricter aligned.
+            let v6 = unsafe { &*(&raw const *name).cast::<libc::sockaddr_in6>() };
+            let ip = Ipv6Addr::from(v6.sin6_addr.s6_addr);
+            // The flow label is no part of an endpoint: two packets of one peer may differ in it.
+            Ok(SocketAddrV6::new(ip, u16::from_be(v6.sin6_port), 0, v6.sin6_scope_id).into())
+        }
+        _ => Err(io::Error::from_raw_os_error(libc::EAFNOSUPPORT)),
+    }
+}
+
+/// Walks the control messages that the kernel left: header, and the address of its data.
+fn each_control(message: &libc::msghdr, mut visit: impl FnMut(&libc::cmsghdr, *const u8)) {
+    // SAFETY: msg_control and msg_controllen describe the buffer as recvmsg left it.
+    let mut next = unsafe { libc::CMSG_FIRSTHDR(message) };
+    // SAFETY: CMSG_FIRSTHDR and CMSG_NXTHDR return null, or a header that lies whole within that buffer, which
+    // outlives this walk and is aligned for it.
+    while let Some(header) = unsafe { next.as_ref() } {
+        // SAFETY: `header` lies in the buffer; its data begin right behind it.
+        visit(header, unsafe { libc::CMSG_DATA(next) });
+        // SAFETY: as for CMSG_FIRSTHDR; `next` is a header of that buffer.
+        next = unsafe { libc::CMSG_NXTHDR(message, next) };
+    }
+}
+
+/// Takes what we asked for out of one control message; leaves others alone.
+fn read_control(header: &libc::cmsghdr, data: *const u8, datagram: &mut Datagram) {
+    // A message that was cut off (MSG_CTRUNC) may be shorter than its type.
+    #[allow(clippy::unnecessary_cast)] // musl says u32 where glibc says usize
+    let holds = |size: usize| {
+        // SAFETY: CMSG_LEN only calculates.
+        header.cmsg_len as usize >= unsafe { libc::CMSG_LEN(size as u32) } as usize
+    };
+    match (header.cmsg_level, header.cmsg_type) {
+        (libc::IPPROTO_IP, libc::IP_PKTINFO) if holds(mem::size_of::<libc::in_pktinfo>()) => {
+            // SAFETY: the length was checked, the type is plain old data, the read asks for no alignment.
+            let info = unsafe { data.cast::<libc::in_pktinfo>().read_unaligned() };
+            // ipi_spec_dst, not ipi_addr: for a broadcast it is the address to answer from.
+            let address = Ipv4Addr::from(info.ipi_spec_dst.s_addr.to_ne_bytes());
+            datagram.own = own(address.into(), info.ipi_ifindex as u32);
+        }
+        (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) if holds(mem::size_of::<libc::in6_pktinfo>()) => {
+            // SAFETY: as above.
+            let info = unsafe { data.cast::<libc::in6_pktinfo>().read_unaligned() };
+            datagram.own = own(Ipv6Addr::from(info.ipi6_addr.s6_addr).into(), info.ipi6_ifindex);
+        }
+        // One byte, while IPV6_TCLASS is an int.
+        (libc::IPPROTO_IP, libc::IP_TOS) if holds(1) => {
+            // SAFETY: the length was checked.
+            datagram.tos = unsafe { data.read() };
+        }
+        (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) if holds(mem::size_of::<c_int>()) => {
+            // SAFETY: as above.
+            datagram.tos = unsafe { data.cast::<c_int>().read_unaligned() } as u8;
+        }
+        _ => {}
+    }
+}
+
+/// An address that can be answered from.
+fn own(address: IpAddr, interface: u32) -> Option<Own> {
+    let usable = !address.is_unspecified() && !address.is_multicast();
+    usable.then_some(Own { address, interface })
+}
+
+/// Sends one datagram, from `own` if that is given (an interface of 0 leaves the choice to routing), with this
+/// TOS or traffic class if it is not 0. The families of `own` and `remote` must be the socket's.
+pub fn send(
+    socket: BorrowedFd<'_>,
+    remote: &SocketAddr,
+    own: Option<Own>,
+    tos: u8,
+    datagram: &[u8],
+) -> io::Result<()> {
+    let (name, name_len) = sockaddr(remote);
+    let mut control = Control([0; CONTROL]);
+    let control_len = write_controls(&mut control, remote, own, tos);
+    let mut part = libc::iovec { iov_base: datagram.as_ptr().cast_mut().cast(), iov_len: datagram.len() };
+    // SAFETY: all zero is a valid msghdr (null pointers with zero lengths).
+    let mut message: libc::msghdr = unsafe { mem::zeroed() };
+    message.msg_name = (&raw const name).cast_mut().cast();
+    message.msg_namelen = name_len;
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    if control_len > 0 {
+        message.msg_control = control.0.as_mut_ptr().cast();
+        message.msg_controllen = control_len as _;
+    }
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: every pointer in `message` is to a live object of the length that stands beside it; sendmsg only
+    // reads them, so the casts to mut are never used to write.
+    super::length(unsafe { libc::sendmsg(socket.as_raw_fd(), &message, flags) })?;
+    Ok(())
+}
+
+/// As the kernel wants a destination.
+fn sockaddr(remote: &SocketAddr) -> (libc::sockaddr_storage, socklen_t) {
+    // SAFETY: all zero is a valid sockaddr_storage: it is plain old data.
+    let mut name: libc::sockaddr_storage = unsafe { mem::zeroed() };
+    match remote {
+        SocketAddr::V4(remote) => {
+            // SAFETY: sockaddr_storage is made to hold each sockaddr, and is aligned for it.
+            let v4 = unsafe { &mut *(&raw mut name).cast::<libc::sockaddr_in>() };
+            v4.sin_family = libc::AF_INET as libc::sa_family_t;
+            v4.sin_port = remote.port().to_be();
+            v4.sin_addr.s_addr = u32::from_ne_bytes(remote.ip().octets());
+            (name, mem::size_of::<libc::sockaddr_in>() as socklen_t)
+        }
+        SocketAddr::V6(remote) => {
+            // SAFETY: as above.
+            let v6 = unsafe { &mut *(&raw mut name).cast::<libc::sockaddr_in6>() };
+            v6.sin6_family = libc::AF_INET6 as libc::sa_family_t;
+            v6.sin6_port = remote.port().to_be();
+            v6.sin6_addr.s6_addr = remote.ip().octets();
+            v6.sin6_scope_id = remote.scope_id();
+            (name, mem::size_of::<libc::sockaddr_in6>() as socklen_t)
+        }
+    }
+}
+
+/// Writes the control messages of one datagram; returns their length.
+fn write_controls(control: &mut Control, remote: &SocketAddr, own: Option<Own>, tos: u8) -> usize {
+    let mut used = 0;
+    match own.map(|own| (own.address, own.interface)) {
+        Some((IpAddr::V4(address), interface)) => {
+            let info = libc::in_pktinfo {
+                ipi_ifindex: interface as c_int,
+                ipi_spec_dst: libc::in_addr { s_addr: u32::from_ne_bytes(address.octets()) },
+                ipi_addr: libc::in_addr { s_addr: 0 },
+            };
+            used += push(control, used, libc::IPPROTO_IP, libc::IP_PKTINFO, info);
+        }
+        Some((IpAddr::V6(address), interface)) => {
+            let info = libc::in6_pktinfo {
+                ipi6_addr: libc::in6_addr { s6_addr: address.octets() },
+                ipi6_ifindex: interface as _,
+            };
+            used += push(control, used, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, info);
+        }
+        None => {}
+    }
+    if tos != 0 {
+        let (level, kind) = match remote {
+            SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_TOS),
+            SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_TCLASS),
+        };
+        used += push(control, used, level, kind, c_int::from(tos));
+    }
+    used
+}
+
+/// Writes one control message at offset `at`, a multiple of the header's alignment; returns the space it takes.
+fn push<T: Copy>(control: &mut Control, at: usize, level: c_int, kind: c_int, value: T) -> usize {
+    let size = mem::size_of::<T>() as u32;
+    // SAFETY: both only calculate.
+    let (space, len) = unsafe { (libc::CMSG_SPACE(size) as usize, libc::CMSG_LEN(size)) };
+    let room = &mut control.0[at..at + space];
+    // SAFETY: all zero is a valid cmsghdr: it is plain old data.
+    let mut header: libc::cmsghdr = unsafe { mem::zeroed() };
+    header.cmsg_len = len as _;
+    header.cmsg_level = level;
+    header.cmsg_type = kind;
+    let place = room.as_mut_ptr().cast::<libc::cmsghdr>();
+    // SAFETY: `room` holds CMSG_SPACE bytes: a header and, where CMSG_DATA points, a `T`. Neither write asks for
+    // alignment, and what was there needs no drop.
+    unsafe {
+        place.write_unaligned(header);
+        libc::CMSG_DATA(place).cast::<T>().write_unaligned(value);
+    }
+    space
+}
+
+/// Sets an option whose value is an int.
+fn set(socket: BorrowedFd<'_>, level: c_int, option: c_int, value: c_int) -> io::Result<()> {
+    // SAFETY: the pointer is to an int that lives through the call, and its size is said.
+    super::checked(unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            option,
+            (&raw const value).cast::<c_void>(),
+            mem::size_of::<c_int>() as socklen_t,
+        )
+    })?;
+    Ok(())
+}
+
+/// From now on datagrams say to which of our addresses they came.
+pub fn enable_pktinfo_v4(socket: BorrowedFd<'_>) -> io::Result<()> {
+    set(socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)
+}
+
+/// From now on datagrams say to which of our addresses they came.
+pub fn enable_pktinfo_v6(socket: BorrowedFd<'_>) -> io::Result<()> {
+    set(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)
+}
+
+/// Datagrams leave without DF, and are fragmented where they must be.
+pub fn allow_fragments_v4(socket: BorrowedFd<'_>) -> io::Result<()> {
+    set(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DONT)
+}
+
+/// Datagrams larger than the path's MTU are fragmented here.
+pub fn allow_fragments_v6(socket: BorrowedFd<'_>) -> io::Result<()> {
+    set(socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_DONT)
+}
+
+/// A receive buffer of this many bytes, beyond `net.core.rmem_max` (takes CAP_NET_ADMIN).
+pub fn force_receive_buffer(socket: BorrowedFd<'_>, bytes: u32) -> io::Result<()> {
+    set(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, bytes as c_int)
+}
+
+/// A send buffer of this many bytes, beyond `net.core.wmem_max` (takes CAP_NET_ADMIN).
+pub fn force_send_buffer(socket: BorrowedFd<'_>, bytes: u32) -> io::Result<()> {
+    set(socket, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, bytes as c_int)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{net::UdpSocket, os::fd::AsFd};
+
+    fn pair(ip: &str) -> (UdpSocket, UdpSocket) {
+        (UdpSocket::bind((ip, 0)).unwrap(), UdpSocket::bind((ip, 0)).unwrap())
+    }
+
+    #[test]
+    fn the_address_a_v4_datagram_came_to_is_the_one_it_was_sent_to() {
+        let (a, _) = pair("0.0.0.0");
+        let (b, _) = pair("127.0.0.1");
+        enable_pktinfo_v4(a.as_fd()).unwrap();
+        b.send_to(b"hello", ("127.0.0.77", a.local_addr().unwrap().port())).unwrap();
+        let mut buffer = [0; 64];
+        let got = receive(a.as_fd(), &mut buffer).unwrap();
+        assert_eq!(&buffer[..got.len], b"hello");
+        assert_eq!(got.remote, b.local_addr().unwrap());
+        assert_eq!(got.own.unwrap().address, "127.0.0.77".parse::<IpAddr>().unwrap());
+        assert!(!got.truncated);
+    }
+
+    #[test]
+    fn a_v4_datagram_leaves_from_the_address_it_is_told_and_with_its_tos() {
+        let (a, _) = pair("0.0.0.0");
+        let (b, _) = pair("127.0.0.1");
+        set(b.as_fd(), libc::IPPROTO_IP, libc::IP_RECVTOS, 1).unwrap();
+        let own = Own { address: "127.0.0.88".parse().unwrap(), interface: 0 };
+        send(a.as_fd(), &b.local_addr().unwrap(), Some(own), 3, b"x").unwrap();
+        let got = receive(b.as_fd(), &mut [0; 8]).unwrap();
+        assert_eq!(got.remote.ip(), own.address);
+        assert_eq!(got.tos, 3);
+    }
+
+    #[test]
+    fn a_v6_datagram_carries_address_and_traffic_class_both_ways() {
+        let (a, b) = pair("::1");
+        set(b.as_fd(), libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, 1).unwrap();
+        enable_pktinfo_v6(b.as_fd()).unwrap();
+        let own = Own { address: "::1".parse().unwrap(), interface: 0 };
+        send(a.as_fd(), &b.local_addr().unwrap(), Some(own), 2, b"x").unwrap();
+        let got = receive(b.as_fd(), &mut [0; 8]).unwrap();
+        assert_eq!(got.own.map(|own| own.address), Some(own.address));
+        assert_eq!((got.remote, got.tos), (a.local_addr().unwrap(), 2));
+    }
+
+    #[test]
+    fn a_datagram_larger_than_the_buffer_is_cut_and_says_so() {
+        let (a, b) = pair("127.0.0.1");
+        a.send_to(&[7; 100], b.local_addr().unwrap()).unwrap();
+        let mut buffer = [0; 10];
+        let got = receive(b.as_fd(), &mut buffer).unwrap();
+        assert_eq!((got.len, got.truncated), (10, true));
+    }
+
+    #[test]
+    fn an_empty_socket_would_block_although_it_is_blocking() {
+        let (a, _) = pair("127.0.0.1");
+        assert_eq!(receive(a.as_fd(), &mut [0; 8]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn both_control_messages_fit_with_the_widest_types() {
+        let mut control = Control([0; CONTROL]);
+        let own = Own { address: "::1".parse().unwrap(), interface: 1 };
+        let used = write_controls(&mut control, &"[::1]:1".parse().unwrap(), Some(own), 3);
+        // SAFETY: CMSG_SPACE only calculates.
+        let expected = unsafe { libc::CMSG_SPACE(20) + libc::CMSG_SPACE(4) } as usize;
+        assert_eq!(used, expected);
+    }
+}

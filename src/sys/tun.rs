@@ -1,0 +1,64 @@
+//! What the data loops need of a TUN descriptor beyond opening it.
+
+use std::{
+    ffi::CString,
+    io,
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+};
+
+/// One read: one packet, or EAGAIN.
+pub fn read(tun: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: `buffer` is writable for its length.
+    super::length(unsafe { libc::read(tun.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) })
+}
+
+/// One write: one packet, whole.
+pub fn write(tun: BorrowedFd<'_>, packet: &[u8]) -> io::Result<usize> {
+    // SAFETY: `packet` is readable for its length.
+    super::length(unsafe { libc::write(tun.as_raw_fd(), packet.as_ptr().cast(), packet.len()) })
+}
+
+/// Is there a network device of this name in the namespace of this thread?
+pub fn device_exists(name: &str) -> bool {
+    // SAFETY: a CString is terminated; the call only reads it.
+    CString::new(name).is_ok_and(|name| unsafe { libc::if_nametoindex(name.as_ptr()) } != 0)
+}
+
+/// How many packets may wait in the device for a reader (SIOCSIFTXQLEN, netdevice(7)).
+pub fn set_queue_length(name: &str, packets: u16) -> io::Result<()> {
+    // SAFETY: takes no pointers; the result is checked before it is used.
+    let control =
+        super::checked(unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) })?;
+    // SAFETY: the descriptor was made just now and has no other owner.
+    let control = unsafe { OwnedFd::from_raw_fd(control) };
+    // SAFETY: all zero is a valid ifreq: it is plain old data.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // One byte is left for the terminating zero.
+    let space = request.ifr_name.len() - 1;
+    if name.len() > space {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    // The queue length is the int that the kernel calls ifr_qlen; it shares the union with ifr_metric.
+    request.ifr_ifru.ifru_metric = packets.into();
+    // SAFETY: SIOCSIFTXQLEN reads one ifreq, whose name is terminated.
+    super::checked(unsafe { libc::ioctl(control.as_raw_fd(), libc::SIOCSIFTXQLEN as _, &request) })?;
+    Ok(())
+}
+
+/// Non-blocking from now on; what else was set stays.
+pub fn set_nonblocking(tun: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: F_GETFL takes no argument.
+    let flags = super::checked(unsafe { libc::fcntl(tun.as_raw_fd(), libc::F_GETFL) })?;
+    // SAFETY: F_SETFL takes one integer.
+    super::checked(unsafe { libc::fcntl(tun.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK) })?;
+    Ok(())
+}
+
+/// The descriptor of a device for as long as the device is borrowed.
+pub fn descriptor_of(device: &::tun::Device) -> BorrowedFd<'_> {
+    // SAFETY: a `Device` owns its descriptor and closes it on drop, which the borrow forbids.
+    unsafe { BorrowedFd::borrow_raw(device.as_raw_fd()) }
+}
