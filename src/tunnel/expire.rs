@@ -46,8 +46,6 @@ impl Tunnel {
                 self.give_up(id);
                 return;
             }
-        } else if !peer.needs_session(now.boot) {
-            return; // it waited for its turn, and has become needless
         }
         self.send_initiation(id, now);
     }

@@ -277,6 +277,18 @@ fn a_preshared_key_takes_effect_at_the_live_peer() {
 }
 
 #[test]
+fn a_preshared_key_changed_just_after_a_handshake_waits_for_no_retry() {
+    let mut world = World::connected();
+    for n in 0..2 {
+        let key = PresharedKey::new([7; 32]);
+        world.change(n, 1 - n, |change| change.preshared_key = Some(key));
+    }
+    world.send(0, 1);
+    world.run(millis(100));
+    assert_eq!(world.nodes[1].delivered.len(), 2);
+}
+
+#[test]
 fn low_order_keys_as_peers_draw_not_one_packet() {
     let mut world = World::empty(1);
     world.add_node();
