@@ -65,7 +65,6 @@ enum Command {
     Lab(lab::Args),
 }
 
-
 /// Parses the command line and runs the command.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
