@@ -37,7 +37,7 @@ impl TunDevice {
         let made = Self { device, name };
         sys::tun::set_nonblocking(made.as_fd())?;
         // The kernel lets only the machine's own root set it, not that of a user namespace: then the device keeps
-        // the longer queue, which costs latency under load and nothing else.
+        // its 500, and a large burst may lose packets, but there is a tunnel.
         if let Err(error) = sys::tun::set_queue_length(&made.name, QUEUE_LENGTH) {
             tracing::info!(device = made.name, %error, "the device keeps the kernel's queue length");
         }
