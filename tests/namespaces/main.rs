@@ -4,4 +4,5 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod first;
+mod interop;
 mod world;
