@@ -118,6 +118,11 @@ fn a_response_is_accepted_once_and_only_by_who_asked() {
     assert_eq!(world.nodes[0].refused(Refusal::NotAsked), 1);
     assert_eq!(world.nodes[1].refused(Refusal::Mac1), 1, "not meant for it");
     assert_eq!(world.current(0, 1).start().birth, born);
+    world.run_until(born + secs(121));
+    world.network.cut = true;
+    world.send(0, 1); // another handshake is pending
+    world.arrive(response.from, 0, &response.bytes);
+    assert_eq!(world.nodes[0].refused(Refusal::NotAsked), 2);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use vpnd::{
     forward::{
-        Refusal,
+        Raised, Refusal,
         session::{REJECT_AFTER_MESSAGES, REKEY_AFTER_MESSAGES},
     },
     wire::message::Kind,
@@ -83,6 +83,9 @@ fn the_responder_seals_with_the_new_session_only_when_it_was_confirmed() {
     world.run(millis(100));
     assert_eq!(world.of_kind(1, Kind::Response).len(), 2);
     assert_eq!(world.current(1, 0).start().local, old);
+    let (peer, now) = (world.peer(1, 0), world.now_at(1));
+    world.nodes[1].tunnel.handle_raised(&peer, Raised::CONFIRMED, now);
+    assert_eq!(world.current(1, 0).start().local, old, "a notice about another session");
     world.network.mute = None;
     let number = world.send(1, 0);
     world.run(millis(100));
