@@ -5,4 +5,6 @@
 mod common;
 mod first;
 mod interop;
+mod mixed;
+mod mixture;
 mod world;

@@ -400,6 +400,14 @@ impl Node {
         self.private.public_key()
     }
 
+    /// The process that carries its tunnel.
+    pub fn pid(&self) -> u32 {
+        match &self.running {
+            Running::Vpnd(daemon) => daemon.pid(),
+            Running::Other(process, _) => process.pid(),
+        }
+    }
+
     /// The daemon, where it is vpnd.
     pub fn vpnd(&mut self) -> &mut Daemon {
         match &mut self.running {
