@@ -7,7 +7,6 @@ mod common;
 #[path = "namespaces/mixture.rs"]
 mod mixture;
 #[path = "namespaces/world.rs"]
-#[allow(dead_code)] // each test binary takes its part
 mod world;
 
 use std::{
