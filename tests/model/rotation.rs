@@ -73,6 +73,21 @@ fn of_three_sessions_the_first_is_forgotten() {
 }
 
 #[test]
+fn a_next_session_takes_the_place_of_the_previous_one() {
+    let mut world = World::connected();
+    world.run(millis(500));
+    let (_, late) = held_back(&mut world, 0, 1);
+    renew(&mut world, 0, 1);
+    let born = world.current(0, 1).start().birth;
+    world.run_until(born + secs(121));
+    world.network.mute = Some(outer(1)); // the response is lost: nothing is confirmed
+    world.send(0, 1);
+    world.run(millis(100));
+    world.arrive(late.from, 1, &late.bytes);
+    assert_eq!(world.nodes[1].refused(Refusal::NoSuchSession), 1);
+}
+
+#[test]
 fn the_responder_seals_with_the_new_session_only_when_it_was_confirmed() {
     let mut world = World::connected();
     let born = world.current(0, 1).start().birth;
