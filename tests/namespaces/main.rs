@@ -4,4 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod first;
+mod interop;
+mod mixed;
+mod mixture;
 mod world;
