@@ -4,4 +4,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod first;
+mod live;
+mod refusals;
+mod relay;
+mod uapi;
 mod world;
