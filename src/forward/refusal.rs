@@ -61,6 +61,9 @@ pub enum Refusal {
     EcnDropped,
     /// Outbound: no peer owns the destination.
     NoPeer,
+    /// Outbound: multicast of the link (224.0.0.0/24, ff01::/16, ff02::/16) or 255.255.255.255, which the kernel
+    /// and many programs send into every device, and which no peer asked for. Nothing is wrong.
+    LinkScope,
     /// Outbound: the peer has no endpoint yet.
     NoEndpoint,
     /// Outbound: what came from the TUN is not IP.
@@ -79,7 +82,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// All of them, in order.
-    pub const ALL: [Refusal; 29] = [
+    pub const ALL: [Refusal; 30] = [
         Refusal::Malformed,
         Refusal::Mac1,
         Refusal::CookieWanted,
@@ -102,6 +105,7 @@ impl Refusal {
         Refusal::SourceNotAllowed,
         Refusal::EcnDropped,
         Refusal::NoPeer,
+        Refusal::LinkScope,
         Refusal::NoEndpoint,
         Refusal::OutboundMalformed,
         Refusal::StagedOverflow,
@@ -135,6 +139,7 @@ impl Refusal {
             Refusal::SourceNotAllowed => "source_not_allowed",
             Refusal::EcnDropped => "ecn_dropped",
             Refusal::NoPeer => "no_peer",
+            Refusal::LinkScope => "link_scope",
             Refusal::NoEndpoint => "no_endpoint",
             Refusal::OutboundMalformed => "outbound_malformed",
             Refusal::StagedOverflow => "staged_overflow",
@@ -157,7 +162,7 @@ pub struct Evidence {
     pub peer: Option<PeerId>,
     /// The static key it was about ([`Refusal::UnknownKey`], and the peer's where one is known).
     pub key: Option<PublicKey>,
-    /// The inner source ([`Refusal::SourceNotAllowed`]) or destination ([`Refusal::NoPeer`]).
+    /// The inner source ([`Refusal::SourceNotAllowed`]) or destination ([`Refusal::NoPeer`], [`Refusal::LinkScope`]).
     pub inner: Option<IpAddr>,
     /// Who owns `inner`, if any peer does.
     pub owner: Option<PublicKey>,

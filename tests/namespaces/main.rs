@@ -7,4 +7,8 @@ mod first;
 mod interop;
 mod mixed;
 mod mixture;
+mod live;
+mod refusals;
+mod relay;
+mod uapi;
 mod world;
