@@ -5,9 +5,9 @@
 mod common;
 mod first;
 mod interop;
+mod live;
 mod mixed;
 mod mixture;
-mod live;
 mod refusals;
 mod relay;
 mod uapi;

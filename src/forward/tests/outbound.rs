@@ -3,6 +3,7 @@
 use super::*;
 use crate::forward::session::{REJECT_AFTER_MESSAGES, REKEY_AFTER_MESSAGES};
 use crate::wire::{
+    ecn::mark,
     icmp,
     message::{Index, TransportHeader},
 };
@@ -162,8 +163,23 @@ fn a_packet_without_session_waits_and_wishes_for_one() {
     let [session, other_end] = sessions(3, 4, START);
     let datagrams = two.to_right.set_current(Some(session), START);
     assert_eq!(datagrams.len(), 1);
-    let plaintext = other_end.open(0, &mut datagrams[0].clone()[16..]).expect("the same keys").to_vec();
+    let plaintext = other_end.open(0, &mut datagrams[0].bytes.clone()[16..]).expect("the same keys").to_vec();
     assert_eq!(plaintext[..120], waiting);
+}
+
+#[test]
+fn the_congestion_field_of_a_packet_that_waited_is_copied_out() {
+    let mut two = Two::new();
+    two.to_right.set_current(None, START);
+    for ecn in [Ecn::Ect0, Ecn::NotEct, Ecn::Ce] {
+        let mut waiting = packet("10.0.0.1", "10.0.0.2", 100);
+        mark(&mut waiting, ecn);
+        assert!(matches!(two.left.outbound(&waiting, START), Outbound::Staged));
+    }
+    let [session, _] = sessions(3, 4, START);
+    let datagrams = two.to_right.set_current(Some(session), START);
+    let fields: Vec<_> = datagrams.iter().map(|datagram| datagram.ecn).collect();
+    assert_eq!(fields, [Ecn::Ect0, Ecn::NotEct, Ecn::Ce]);
 }
 
 #[test]
