@@ -17,7 +17,7 @@ use crate::{
     host::{Host, Mtus, NetworkChange, Plan},
     plane::{Clock, Plane, PlaneSettings, udp::Sent},
     sys::timer::BootTimer,
-    tunnel::{Change, Event, Transmit, Tunnel},
+    tunnel::{Change, ChangeError, Event, Transmit, Tunnel},
 };
 
 /// Handshake datagrams and raised peers that one turn takes before it looks at signals and requests again.
@@ -283,22 +283,38 @@ impl<'a> Driver<'a> {
         }
     }
 
+    /// What the host may refuse comes first, so that a port that is taken changes nothing.
     fn set(&mut self, changes: Vec<Change>) -> Result<(), SetError> {
-        for change in changes {
-            match change {
+        for change in &changes {
+            match *change {
                 Change::ListenPort(port) if port == self.plane.port() => {}
-                Change::ListenPort(port) => self.plane.rebind(port, self.fwmark)?,
+                Change::ListenPort(port) => {
+                    self.plane.rebind(port, self.fwmark)?;
+                    info!(port = self.plane.port(), "listening on another UDP port");
+                }
                 Change::Fwmark(mark) => {
                     self.plane.set_mark(mark)?;
                     self.fwmark = mark;
                     // Another mark may mean another way, and another source for it.
                     self.tunnel.forget_locals(None);
                 }
-                change => self.tunnel.apply(change, self.clock.now())?,
+                _ => {}
             }
         }
+        let done = changes.into_iter().try_for_each(|change| self.change(change));
         self.tunnel.publish();
-        Ok(())
+        Ok(done?)
+    }
+
+    fn change(&mut self, change: Change) -> Result<(), ChangeError> {
+        match self.tunnel.apply(change, self.clock.now()) {
+            // As the kernel: one configuration serves all ends, and each leaves itself out.
+            Err(ChangeError::OwnKey(key)) => {
+                info!(key = key.short(), "a peer with our own public key is left out");
+                Ok(())
+            }
+            done => done,
+        }
     }
 
     fn status(&self) -> InterfaceStatus {

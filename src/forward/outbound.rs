@@ -1,6 +1,6 @@
 //! From the TUN to the wire: destination → peer → session → seal, in place.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use super::{
     Endpoint, Evidence, Forward, Peer, Raised, Refusal, Session, Time, padding::padded_len, peer::Reserved,
@@ -118,7 +118,12 @@ impl Forward {
         let inner = Some(header.destination);
         let routes = self.routes.load();
         let Some((peer, _)) = routes.find(header.destination) else {
-            self.refusals.count(Refusal::NoPeer, Evidence { at: now, inner, ..Evidence::default() });
+            let evidence = Evidence { at: now, inner, ..Evidence::default() };
+            if is_link_scope(header.destination) {
+                self.refusals.count(Refusal::LinkScope, evidence);
+                return Err(Outbound::Refused);
+            }
+            self.refusals.count(Refusal::NoPeer, evidence);
             return Err(Outbound::Unreachable(icmp::Unreachable::NoPeer));
         };
         let Some(to) = peer.endpoint() else {
@@ -183,4 +188,16 @@ fn is_own_datagram(packet: &[u8], header: &ip::Header, peer: &Peer, to: &Endpoin
     let index = TransportHeader::parse(sealed).map(|header| header.receiver);
     let port = u16::from_be_bytes([ports[2], ports[3]]);
     port == to.remote.port() && peer.current().is_some_and(|session| Ok(session.start().remote) == index)
+}
+
+/// Is it for all, or for a group, on the link itself? Router solicitations, MLD, IGMP and mDNS go into every
+/// device; a tunnel has no link that would carry them.
+fn is_link_scope(destination: IpAddr) -> bool {
+    match destination {
+        IpAddr::V4(v4) => v4.is_broadcast() || matches!(v4.octets(), [224, 0, 0, _]),
+        // The scope is the low half of the second byte (RFC 4291, section 2.7): interface or link.
+        IpAddr::V6(v6) => {
+            matches!(v6.octets(), [0xff, flags_and_scope, ..] if matches!(flags_and_scope & 0xf, 1 | 2))
+        }
+    }
 }
