@@ -57,7 +57,7 @@ fn passes(name: &str, outer: Outer, mtu: u16) {
 fn count_fragments(host: &Host) {
     let rules = "iifname eth0 ip frag-off & 0x3fff != 0 counter name fragments; \
                  iifname eth0 exthdr frag exists counter name fragments;";
-    let chain = format!("chain pre {{ type filter hook prerouting priority -500; {rules} }}");
+    let chain = format!("chain pre {{ type filter hook prerouting priority -500; {rules} }};");
     sh(host, &format!("nft 'table inet vpnd_test {{ counter fragments {{ }}; {chain} }}'"));
 }
 
