@@ -5,7 +5,9 @@
 mod common;
 mod first;
 mod live;
+mod many;
 mod refusals;
 mod relay;
 mod uapi;
+mod wiretap;
 mod world;
