@@ -172,11 +172,28 @@ impl Peer {
         let datagrams = session.as_ref().map_or_else(Vec::new, |session| staged.seal_all(session, now));
         self.current.store(session);
         drop(staged);
-        if !datagrams.is_empty() {
-            let bytes = datagrams.iter().map(|datagram| datagram.len() as u64).sum();
-            let _timer_is_the_callers = self.activity.data_sent(datagrams.len() as u64, bytes, now);
-        }
+        self.staged_sent(&datagrams, now);
         datagrams
+    }
+    /// The same in steps, so that what was staged also *leaves* before any later packet: where something was
+    /// staged, the session is not the current one yet; the caller sends these datagrams and comes again. Packets
+    /// that come meanwhile are staged. Nothing returned: it is the current one.
+    pub fn hand_over(&self, session: &Arc<Session>, now: Time) -> Vec<Vec<u8>> {
+        let mut staged = self.lock_staged();
+        let datagrams = staged.seal_all(session, now);
+        if datagrams.is_empty() {
+            self.current.store(Some(session.clone()));
+        }
+        drop(staged);
+        self.staged_sent(&datagrams, now);
+        datagrams
+    }
+    fn staged_sent(&self, datagrams: &[Vec<u8>], now: Time) {
+        if datagrams.is_empty() {
+            return;
+        }
+        let bytes = datagrams.iter().map(|datagram| datagram.len() as u64).sum();
+        let _timer_is_the_callers = self.activity.data_sent(datagrams.len() as u64, bytes, now);
     }
     /// Takes the next `n` counters of the current session, if there is one that may still seal.
     pub(super) fn reserve(&self, n: u64, now: Time) -> Option<Reserved> {

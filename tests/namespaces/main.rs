@@ -4,6 +4,9 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod first;
+mod interop;
+mod mixed;
+mod mixture;
 mod live;
 mod many;
 mod refusals;

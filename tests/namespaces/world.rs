@@ -3,7 +3,11 @@
 //! `wg` knows one folder for control sockets. Each node has its own, which is mounted there for `wg` and for
 //! the other implementations alone, so that tests do not meet.
 
+#![allow(dead_code, reason = "a world has more tools than its first test needs")]
+#![allow(clippy::disallowed_methods, reason = "tests measure how long things take")]
+
 use std::{
+    fs::File,
     net::IpAddr,
     path::{Path, PathBuf},
     process::{Command, Output},
@@ -183,7 +187,7 @@ impl Pair {
                     };
                     start_vpnd(&host, &file.toml(), &arguments)
                 }
-                other => start_other(&host, other, &private, &[peer], &address, spec.mtu),
+                other => start_other(&host, other, &other_conf(&private, &[peer]), &address, spec.mtu),
             };
             Node {
                 kind,
@@ -251,33 +255,34 @@ pub fn start_vpnd(host: &Host, toml: &str, arguments: &[String]) -> Running {
     Running::Vpnd(Daemon::start(host, &setup).unwrap_or_else(|error| panic!("vpnd does not start: {error}")))
 }
 
+/// For `wg setconf`.
+fn other_conf(private: &PrivateKey, peers: &[PeerText<'_>]) -> String {
+    let mut conf = format!("[Interface]\nPrivateKey = {}\nListenPort = {PORT}\n", *private.to_base64());
+    peers.iter().for_each(|peer| conf += &peer.wg());
+    conf
+}
+
 /// Another implementation, set up by `wg` and `ip` as its users do.
-fn start_other(
-    host: &Host,
-    kind: Kind,
-    private: &PrivateKey,
-    peers: &[PeerText<'_>],
-    address: &[String],
-    mtu: u16,
-) -> Running {
+pub fn start_other(host: &Host, kind: Kind, conf: &str, address: &[String], mtu: u16) -> Running {
     let program = kind.program();
     let found = program.components().count() == 1 || program.exists();
     assert!(found, "{} is missing: `make peers` builds it", program.display());
     let sockets = host.folder().join("sockets");
     std::fs::create_dir_all(&sockets).expect("a folder for sockets");
+    let socket = sockets.join(format!("{DEVICE}.sock"));
+    let _ = std::fs::remove_file(&socket); // of the one before, that was killed
     let mut command = with_sockets(&sockets, &program);
     command.args(["--foreground", DEVICE]).env("WG_PROCESS_FOREGROUND", "1");
     if kind != Kind::WireguardGo {
         command.args(["--disable-drop-privileges", "--verbosity", "error"]);
         command.arg("--log").arg(host.folder().join("other.out"));
     }
+    // In the foreground boringtun and gotatun log to the standard output.
+    command.stdout(File::create(host.folder().join("other.stdout")).expect("a file for its output"));
     let process = host.spawn("other", command).expect("it starts");
-    let socket = sockets.join(format!("{DEVICE}.sock"));
-    let up = wait_until(Duration::from_secs(5), || socket.exists());
+    let up = wait_until(Duration::from_secs(10), || socket.exists());
     assert!(up, "{kind:?} makes no socket: {}", process.log());
 
-    let mut conf = format!("[Interface]\nPrivateKey = {}\nListenPort = {PORT}\n", *private.to_base64());
-    peers.iter().for_each(|peer| conf += &peer.wg());
     let file = host.folder().join("other.conf");
     std::fs::write(&file, conf).expect("a file for wg");
     wg_in(host, &sockets, &["setconf", DEVICE, file.to_str().expect("a path in text")]);
@@ -430,6 +435,14 @@ impl Node {
     /// Its public key.
     pub fn key(&self) -> PublicKey {
         self.private.public_key()
+    }
+
+    /// The process that carries its tunnel.
+    pub fn pid(&self) -> u32 {
+        match &self.running {
+            Running::Vpnd(daemon) => daemon.pid(),
+            Running::Other(process, _) => process.pid(),
+        }
     }
 
     /// The daemon, where it is vpnd.

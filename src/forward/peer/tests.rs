@@ -63,6 +63,20 @@ fn staged_packets_are_sealed_in_order_by_the_session_that_comes() {
 }
 
 #[test]
+fn a_session_is_handed_over_when_all_that_was_staged_has_left() {
+    let (peer, session, budget) = (peer(), session(1), Budget::new(1 << 20));
+    peer.stage(&[1; 20]);
+    assert_eq!(peer.hand_over(&session, NOW).len(), 1);
+    assert!(peer.reserve_or_stage(&[2; 20], 0, &budget, NOW).is_err(), "the first is still on its way out");
+    let datagrams = peer.hand_over(&session, NOW);
+    assert_eq!(opened(&session, &datagrams[0]).1[0], 2);
+    assert!(peer.current().is_none());
+    assert!(peer.hand_over(&session, NOW).is_empty());
+    assert!(peer.seals_with(&session));
+    assert_eq!(peer.activity.tx_packets.load(Ordering::Relaxed), 2);
+}
+
+#[test]
 fn what_was_staged_counts_as_data_sent() {
     let peer = peer();
     peer.stage(&[1; 20]);
