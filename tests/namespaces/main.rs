@@ -5,10 +5,10 @@
 mod common;
 mod first;
 mod interop;
-mod mixed;
-mod mixture;
 mod live;
 mod many;
+mod mixed;
+mod mixture;
 mod refusals;
 mod relay;
 mod uapi;
