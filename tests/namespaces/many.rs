@@ -1,4 +1,5 @@
 //! Many peers in one file, many live peers at one gateway, several tunnels on one host.
+#![allow(clippy::disallowed_methods, reason = "tests measure how long things take")]
 
 use std::{
     collections::HashSet,
