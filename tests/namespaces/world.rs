@@ -453,12 +453,17 @@ impl Node {
         }
     }
 
-    /// Status of a vpnd as JSON.
-    pub fn status(&self) -> serde_json::Value {
+    /// The same, to look at.
+    pub fn daemon(&self) -> &Daemon {
         match &self.running {
-            Running::Vpnd(daemon) => daemon.status(DEVICE).expect("a status"),
+            Running::Vpnd(daemon) => daemon,
             Running::Other(..) => panic!("{:?} is not vpnd", self.kind),
         }
+    }
+
+    /// Status of a vpnd as JSON.
+    pub fn status(&self) -> serde_json::Value {
+        self.daemon().status(DEVICE).expect("a status")
     }
 
     /// How often vpnd refused something for this reason.
