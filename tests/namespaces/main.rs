@@ -4,10 +4,11 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod first;
+mod glue;
 mod interop;
+mod live;
 mod mixed;
 mod mixture;
-mod live;
 mod refusals;
 mod relay;
 mod uapi;
