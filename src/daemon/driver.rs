@@ -9,11 +9,10 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
-use super::{DaemonError, failed, lost, resolver::Resolver, say_ready, settings};
+use super::{DaemonError, failed, lost, resolver::Resolver, say_ready};
 use crate::{
     config::Config,
     control::{ControlServer, InterfaceStatus, Request, SetError},
-    forward::{Evidence, Refusal},
     host::{Host, NetworkChange, Plan},
     plane::{Clock, Plane, udp::Sent},
     sys::timer::BootTimer,
@@ -24,7 +23,8 @@ use crate::{
 const PER_TURN: usize = 64;
 
 pub(super) struct Driver<'a> {
-    config: &'a Config,
+    name: String,
+    mtu: u16,
     fwmark: u32,
     tunnel: Tunnel,
     plane: Plane,
@@ -35,6 +35,7 @@ pub(super) struct Driver<'a> {
     wake: Arc<Notify>,
     timer: BootTimer,
     clock: Clock,
+    signals: Signals,
 }
 
 /// What ended one wait.
@@ -49,14 +50,15 @@ enum Woken {
     Failed(DaemonError),
 }
 
-struct Signals {
+/// Caught from the first moment on: one that comes while the host is being set up must find the undo armed.
+pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
 }
 
 impl Signals {
-    fn new() -> Result<Self, DaemonError> {
+    pub(super) fn new() -> Result<Self, DaemonError> {
         let catch = |kind, name| signal(kind).map_err(failed(format!("catch {name}")));
         Ok(Self {
             terminate: catch(SignalKind::terminate(), "SIGTERM")?,
@@ -64,12 +66,20 @@ impl Signals {
             hangup: catch(SignalKind::hangup(), "SIGHUP")?,
         })
     }
+
+    /// Waits until we are asked to end; says by which signal.
+    pub(super) async fn stop(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
 }
 
 impl<'a> Driver<'a> {
     #[expect(clippy::too_many_arguments, reason = "the composition hands over each part that it started")]
     pub(super) fn new(
-        config: &'a Config,
+        config: &Config,
         plan: Plan,
         tunnel: Tunnel,
         plane: Plane,
@@ -77,10 +87,12 @@ impl<'a> Driver<'a> {
         control: ControlServer,
         requests: mpsc::Receiver<Request>,
         wake: Arc<Notify>,
+        signals: Signals,
     ) -> Result<Self, DaemonError> {
         let timer = BootTimer::new().map_err(failed("make a timer on CLOCK_BOOTTIME"))?;
         Ok(Self {
-            config,
+            name: config.interface.name.clone(),
+            mtu: config.interface.mtu,
             fwmark: plan.fwmark.unwrap_or(0),
             tunnel,
             plane,
@@ -91,25 +103,25 @@ impl<'a> Driver<'a> {
             wake,
             timer,
             clock: Clock,
+            signals,
         })
     }
 
     /// Until a signal (`Ok`) or something that cannot be mended.
     pub(super) async fn run(&mut self) -> Result<(), DaemonError> {
-        let mut signals = Signals::new()?;
-        let lost_device = self.host.device_lost(&self.config.interface.name);
-        let mut lost_device = std::pin::pin!(lost_device);
+        let name = self.name.clone();
+        let mut lost_device = std::pin::pin!(self.host.device_lost(&name));
         self.tunnel.link_up(self.clock.now());
         self.drain();
-        say_ready(&format!("{} peers, UDP port {}", self.config.peers.len(), self.plane.port()));
+        say_ready(&format!("UDP port {}", self.plane.port()));
         loop {
             self.arm_timer()?;
             let woken = tokio::select! {
-                _ = signals.terminate.recv() => Woken::Signal("SIGTERM"),
-                _ = signals.interrupt.recv() => Woken::Signal("SIGINT"),
-                _ = signals.hangup.recv() => Woken::Ignored("SIGHUP"),
+                _ = self.signals.terminate.recv() => Woken::Signal("SIGTERM"),
+                _ = self.signals.interrupt.recv() => Woken::Signal("SIGINT"),
+                _ = self.signals.hangup.recv() => Woken::Ignored("SIGHUP"),
                 fatal = self.plane.failed() => Woken::Failed(fatal.into()),
-                what = &mut lost_device => Woken::Failed(lost(&self.config.interface.name, what)),
+                what = &mut lost_device => Woken::Failed(lost(&name, what)),
                 error = self.control.failed() => Woken::Failed(error.into()),
                 Some(request) = self.requests.recv() => Woken::Request(request),
                 () = self.resolver.resolved() => Woken::Resolved,
@@ -188,16 +200,8 @@ impl<'a> Driver<'a> {
                     self.tunnel.forget_local(peer);
                 }
             }
-            Err(error) => {
-                debug!(to = %transmit.to.remote, %error, "could not send");
-                let evidence = Evidence {
-                    at: self.clock.boot(),
-                    from: Some(transmit.to.remote),
-                    peer: transmit.peer,
-                    ..Evidence::default()
-                };
-                self.tunnel.forward().refusals.count(Refusal::SendFailed, evidence);
-            }
+            // The plane has counted it.
+            Err(error) => debug!(to = %transmit.to.remote, %error, "could not send"),
         }
     }
 
@@ -272,11 +276,13 @@ impl<'a> Driver<'a> {
                 Change::ListenPort(port) if port == self.plane.port() => {}
                 Change::ListenPort(port) => {
                     self.plane.rebind(port, self.fwmark)?;
+                    self.tunnel.forget_locals(None);
                     info!(port = self.plane.port(), "listening on another UDP port");
                 }
                 Change::Fwmark(mark) => {
                     self.plane.set_mark(mark)?;
                     self.fwmark = mark;
+                    self.tunnel.forget_locals(None); // the mark may lead another way, with another source
                 }
                 _ => {}
             }
@@ -300,10 +306,10 @@ impl<'a> Driver<'a> {
     fn status(&self) -> InterfaceStatus {
         let now = self.clock.now();
         InterfaceStatus {
-            name: self.config.interface.name.clone(),
+            name: self.name.clone(),
             listen_port: self.plane.port(),
             fwmark: self.fwmark,
-            mtu: settings(self.config).mtu,
+            mtu: self.mtu,
             tunnel: self.tunnel.status(now),
             now: now.wall,
             boot: now.boot,

@@ -116,18 +116,25 @@ fn sweep_after_panic() {
 }
 
 async fn run_until_stopped(config: Config, options: Options) -> Result<(), DaemonError> {
+    let signals = driver::Signals::new()?;
+    let name = config.interface.name.clone();
     let mut host = Host::open().await?;
-    let result = serve(&config, &options, &mut host).await;
+    let result = serve(config, &name, &options, &mut host, signals).await;
     // The device is gone with the plane; what does not vanish with it goes here.
     let undone = host.undo().await;
     result?;
     undone?;
-    info!(interface = config.interface.name, "stopped, nothing left behind");
+    info!(interface = name, "stopped, nothing left behind");
     Ok(())
 }
 
-async fn serve(config: &Config, options: &Options, host: &mut Host) -> Result<(), DaemonError> {
-    let name = config.interface.name.as_str();
+async fn serve(
+    config: Config,
+    name: &str,
+    options: &Options,
+    host: &mut Host,
+    mut signals: driver::Signals,
+) -> Result<(), DaemonError> {
     for what in host.sweep().await? {
         warn!(what, "removed what a killed daemon left behind");
     }
@@ -136,17 +143,21 @@ async fn serve(config: &Config, options: &Options, host: &mut Host) -> Result<()
     if let Some(holder) = host.device_exists(name).await? {
         return Err(DaemonError::NameTaken { name: name.into(), holder });
     }
-    let turn = Turn::take(config, &options.run_dir).await?;
+    let turn = tokio::select! {
+        turn = Turn::take(&config, &options.run_dir) => turn?,
+        // Another daemon may be stuck in its turn.
+        _ = signals.stop() => return Ok(()),
+    };
     let own_table = if turn.is_some() { host.free_table().await? } else { 0 };
-    let plan = Plan::new(config, own_table);
-    let sockets = open_sockets(config, plan.fwmark)?;
+    let plan = Plan::new(&config, own_table);
+    let sockets = open_sockets(&config, plan.fwmark)?;
     let port = sockets.port();
     let tun = TunDevice::create(name, config.interface.mtu)
         .map_err(failed(format!("make the TUN device {name}")))?;
 
     let wake = Arc::new(Notify::new());
-    let tunnel = build_tunnel(config, options.timing, &wake)?;
-    let plane = Plane::start(tunnel.forward().clone(), tun, sockets, settings(config))
+    let tunnel = build_tunnel(&config, options.timing, &wake)?;
+    let plane = Plane::start(tunnel.forward().clone(), tun, sockets, settings(&config))
         .map_err(failed("start the data threads"))?;
     host.apply(&plan).await?;
     drop(turn);
@@ -159,7 +170,9 @@ async fn serve(config: &Config, options: &Options, host: &mut Host) -> Result<()
         "up"
     );
 
-    let mut driver = driver::Driver::new(config, plan, tunnel, plane, host, control, requests, wake)?;
+    let mut driver =
+        driver::Driver::new(&config, plan, tunnel, plane, host, control, requests, wake, signals)?;
+    drop(config); // its keys are the tunnel's now, and stay nowhere else
     let ended = driver.run().await;
     say_stopping();
     driver.stop().await;

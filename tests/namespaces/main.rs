@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod first;
+mod glue;
 mod interop;
 mod live;
 mod many;

@@ -4,7 +4,6 @@
 //! the other implementations alone, so that tests do not meet.
 
 #![allow(dead_code, reason = "a world has more tools than its first test needs")]
-#![allow(clippy::disallowed_methods, reason = "tests measure how long things take")]
 
 use std::{
     fs::File,
