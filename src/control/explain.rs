@@ -50,6 +50,7 @@ fn happened(what: Refusal, last: Option<&EvidenceReport>) -> String {
         Refusal::NoEndpoint => {
             format!("a packet for {peer} had nowhere to go, as its endpoint is not known,")
         }
+        Refusal::RoutingLoop => format!("what was sealed for {peer} came back into the tunnel"),
         Refusal::OutboundMalformed => "something that is not IP went into the tunnel".to_owned(),
         Refusal::StagedOverflow => format!("a packet that waited for {peer} gave way to a newer one"),
         Refusal::HandshakeGivenUp => format!("a packet that waited for {peer} was thrown away"),
@@ -90,6 +91,10 @@ fn meaning(what: Refusal) -> &'static str {
             "nothing is wrong: hosts say so much on every device, and a tunnel does not carry it"
         }
         Refusal::NoEndpoint => "set an endpoint, or let the peer begin",
+        Refusal::RoutingLoop => {
+            "its endpoint is routed into its own tunnel; take the endpoint out of its allowed IPs, or set a fwmark \
+             and route by it"
+        }
         Refusal::OutboundMalformed => "a program on this host writes to the device",
         Refusal::StagedOverflow => "the peer does not answer handshakes",
         Refusal::HandshakeGivenUp => {

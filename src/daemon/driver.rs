@@ -13,8 +13,8 @@ use super::{DaemonError, failed, lost, resolver::Resolver, say_ready};
 use crate::{
     config::Config,
     control::{ControlServer, InterfaceStatus, Request, SetError},
-    host::{Host, NetworkChange, Plan},
-    plane::{Clock, Plane, udp::Sent},
+    host::{Host, Mtus, NetworkChange, Plan},
+    plane::{Clock, Plane, PlaneSettings, udp::Sent},
     sys::timer::BootTimer,
     tunnel::{Change, ChangeError, Event, Transmit, Tunnel},
 };
@@ -24,8 +24,8 @@ const PER_TURN: usize = 64;
 
 pub(super) struct Driver<'a> {
     name: String,
-    mtu: u16,
     fwmark: u32,
+    settings: PlaneSettings,
     tunnel: Tunnel,
     plane: Plane,
     host: &'a Host,
@@ -92,8 +92,8 @@ impl<'a> Driver<'a> {
         let timer = BootTimer::new().map_err(failed("make a timer on CLOCK_BOOTTIME"))?;
         Ok(Self {
             name: config.interface.name.clone(),
-            mtu: config.interface.mtu,
             fwmark: plan.fwmark.unwrap_or(0),
+            settings: PlaneSettings::new(plan.mtu),
             tunnel,
             plane,
             host,
@@ -254,7 +254,23 @@ impl<'a> Driver<'a> {
         match change {
             NetworkChange::AddressRemoved(address) => self.tunnel.forget_locals(Some(address)),
             NetworkChange::RouteChanged | NetworkChange::LinkChanged => self.tunnel.forget_locals(None),
+            NetworkChange::Mtus(mtus) => self.follow_mtus(&mtus),
         }
+    }
+
+    /// Padding must not make a packet larger than what the device, or the route it came by, lets through.
+    fn follow_mtus(&mut self, mtus: &Mtus) {
+        let bytes = |mtu: u32| u16::try_from(mtu).unwrap_or(u16::MAX);
+        let mtu = bytes(mtus.device);
+        let route_mtus =
+            mtus.routes.iter().copied().map(bytes).filter(|one| (1..mtu).contains(one)).collect();
+        let settings = PlaneSettings { mtu, route_mtus };
+        if settings == self.settings {
+            return;
+        }
+        info!(mtu, routes = ?settings.route_mtus, "the MTU of the device, or of a route to it, was changed");
+        self.plane.set(settings.clone());
+        self.settings = settings;
     }
 
     fn answer(&mut self, request: Request) {
@@ -309,7 +325,7 @@ impl<'a> Driver<'a> {
             name: self.name.clone(),
             listen_port: self.plane.port(),
             fwmark: self.fwmark,
-            mtu: self.mtu,
+            mtu: self.settings.mtu,
             tunnel: self.tunnel.status(now),
             now: now.wall,
             boot: now.boot,

@@ -157,8 +157,9 @@ async fn serve(
 
     let wake = Arc::new(Notify::new());
     let tunnel = build_tunnel(&config, options.timing, &wake)?;
-    let plane = Plane::start(tunnel.forward().clone(), tun, sockets, settings(&config))
-        .map_err(failed("start the data threads"))?;
+    let plane =
+        Plane::start(tunnel.forward().clone(), tun, sockets, PlaneSettings::new(config.interface.mtu))
+            .map_err(failed("start the data threads"))?;
     host.apply(&plan).await?;
     drop(turn);
     info!(
@@ -224,10 +225,6 @@ fn build_tunnel(config: &Config, timing: Timing, wake: &Arc<Notify>) -> Result<T
     }
     tunnel.publish();
     Ok(tunnel)
-}
-
-fn settings(config: &Config) -> PlaneSettings {
-    PlaneSettings { mtu: config.interface.mtu }
 }
 
 /// `READY=1` to the service manager, if there is one.

@@ -8,7 +8,7 @@ use super::{
 use crate::wire::{
     ecn::{self, Ecn},
     icmp, ip,
-    message::{TAG_LEN, TRANSPORT_HEADER_LEN},
+    message::{TAG_LEN, TRANSPORT_HEADER_LEN, TransportHeader},
 };
 
 /// Largest packet that a TUN hands out.
@@ -130,6 +130,10 @@ impl Forward {
             self.refusals.count(Refusal::NoEndpoint, Evidence { at: now, inner, ..Evidence::about(peer) });
             return Err(Outbound::Unreachable(icmp::Unreachable::NoEndpoint));
         };
+        if is_own_datagram(packet, &header, peer, &to) {
+            self.refusals.count(Refusal::RoutingLoop, Evidence { at: now, inner, ..Evidence::about(peer) });
+            return Err(Outbound::Refused);
+        }
         Ok(Routed { peer: peer.clone(), to, header })
     }
 
@@ -171,6 +175,19 @@ impl Forward {
             self.raise(peer, Raised::WANTS_SESSION);
         }
     }
+}
+
+/// Is it a datagram that we sealed for this very peer? Then the way to its endpoint leads into its own tunnel,
+/// and would wrap it again each time it comes round. Another's tunnel to the same endpoint has another index.
+fn is_own_datagram(packet: &[u8], header: &ip::Header, peer: &Peer, to: &Endpoint) -> bool {
+    if header.destination != to.remote.ip() {
+        return false;
+    }
+    let Some((ip::UDP, udp)) = ip::upper_layer(packet) else { return false };
+    let Some((ports, sealed)) = udp.split_first_chunk::<{ ip::UDP_HEADER_LEN }>() else { return false };
+    let index = TransportHeader::parse(sealed).map(|header| header.receiver);
+    let port = u16::from_be_bytes([ports[2], ports[3]]);
+    port == to.remote.port() && peer.current().is_some_and(|session| Ok(session.start().remote) == index)
 }
 
 /// Is it for all, or for a group, on the link itself? Router solicitations, MLD, IGMP and mDNS go into every

@@ -66,6 +66,8 @@ pub enum Refusal {
     LinkScope,
     /// Outbound: the peer has no endpoint yet.
     NoEndpoint,
+    /// Outbound: what we sealed for a peer came back, as its endpoint is routed into its own tunnel.
+    RoutingLoop,
     /// Outbound: what came from the TUN is not IP.
     OutboundMalformed,
     /// Outbound: the oldest staged packet was dropped for a newer one.
@@ -82,7 +84,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// All of them, in order.
-    pub const ALL: [Refusal; 30] = [
+    pub const ALL: [Refusal; 31] = [
         Refusal::Malformed,
         Refusal::Mac1,
         Refusal::CookieWanted,
@@ -107,6 +109,7 @@ impl Refusal {
         Refusal::NoPeer,
         Refusal::LinkScope,
         Refusal::NoEndpoint,
+        Refusal::RoutingLoop,
         Refusal::OutboundMalformed,
         Refusal::StagedOverflow,
         Refusal::HandshakeGivenUp,
@@ -141,6 +144,7 @@ impl Refusal {
             Refusal::NoPeer => "no_peer",
             Refusal::LinkScope => "link_scope",
             Refusal::NoEndpoint => "no_endpoint",
+            Refusal::RoutingLoop => "routing_loop",
             Refusal::OutboundMalformed => "outbound_malformed",
             Refusal::StagedOverflow => "staged_overflow",
             Refusal::HandshakeGivenUp => "handshake_given_up",

@@ -87,7 +87,7 @@ impl Walk<'_> {
         settings: &PlaneSettings,
         now: Time,
     ) -> Result<(), Fatal> {
-        match self.shared.forward.outbound(&mut self.buffer, len, settings.mtu.into(), now) {
+        match self.shared.forward.outbound(&mut self.buffer, len, settings.padding_bound(len), now) {
             Outbound::Send { peer, to, datagram, ecn } => {
                 let outgoing = Outgoing { to: &to, ecn, datagram };
                 match self.shared.send(sockets, &outgoing, || Evidence::about(&peer), now) {

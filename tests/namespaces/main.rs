@@ -3,15 +3,23 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod battery;
+mod ecn;
 mod first;
 mod glue;
 mod interop;
 mod live;
 mod many;
+mod marks;
 mod mixed;
 mod mixture;
+mod nested;
+mod padding;
 mod refusals;
 mod relay;
+mod roaming;
+mod sources;
 mod uapi;
+mod unreachable;
 mod wiretap;
 mod world;

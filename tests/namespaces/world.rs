@@ -343,6 +343,16 @@ pub fn sh(host: &Host, line: &str) -> String {
     run(host, command)
 }
 
+/// Packets that a counter of nftables has seen; `inet` table `vpnd_test`.
+#[track_caller]
+pub fn counter(host: &Host, name: &str) -> u64 {
+    let page = sh(host, &format!("nft --json list counter inet vpnd_test {name}"));
+    let page: serde_json::Value = serde_json::from_str(&page).expect("nft speaks JSON");
+    let listed = page["nftables"].as_array().expect("a list");
+    let packets = listed.iter().find_map(|object| object["counter"]["packets"].as_u64());
+    packets.unwrap_or_else(|| panic!("no counter {name}: {page}"))
+}
+
 /// Asks every 20 ms; false after `limit`.
 pub fn wait_until(limit: Duration, mut true_now: impl FnMut() -> bool) -> bool {
     let end = Instant::now() + limit;

@@ -140,6 +140,55 @@ fn a_peer_without_endpoint_is_unreachable() {
     assert_eq!(two.to_right.staged(), 0);
 }
 
+/// The endpoint is among the peer's own allowed IPs, and nothing leads around the tunnel.
+#[test]
+fn a_datagram_of_our_own_that_comes_round_is_refused_and_anothers_is_not() {
+    let mut two = Two::new();
+    two.left.routes(&[("0.0.0.0/0", &two.to_right)]);
+    let datagram = two.sealed_by_left();
+    let round = udp("192.0.2.1", RIGHT, &datagram);
+    assert!(matches!(two.left.outbound(&round, START), Outbound::Refused));
+    assert_eq!(two.left.refusals(), [("routing_loop", 1)]);
+    let evidence = two.left.evidence(Refusal::RoutingLoop);
+    assert_eq!((evidence.peer, evidence.inner), (Some(PeerId(2)), Some(address("192.0.2.2"))));
+
+    let mut of_another_session = datagram.clone();
+    of_another_session[4] ^= 1;
+    for harmless in [
+        udp("192.0.2.1", RIGHT, &of_another_session),
+        udp("192.0.2.1", "192.0.2.2:1003", &datagram),
+        udp("192.0.2.1", "192.0.2.3:1002", &datagram),
+        udp("192.0.2.1", RIGHT, &datagram[..31]),
+        udp("192.0.2.1", RIGHT, b""),
+    ] {
+        two.left.sealed(&harmless, START);
+    }
+    assert_eq!(two.left.refused(Refusal::RoutingLoop), 1);
+}
+
+#[test]
+fn the_first_fragment_of_a_datagram_of_our_own_is_refused() {
+    let mut two = Two::new();
+    two.left.routes(&[("0.0.0.0/0", &two.to_right)]);
+    let mut fragment = udp("192.0.2.1", RIGHT, &two.sealed_by_left()[..72]);
+    fragment[6] = 0x20; // more follow
+    assert!(matches!(two.left.outbound(&fragment, START), Outbound::Refused));
+    assert_eq!(two.left.refusals(), [("routing_loop", 1)]);
+}
+
+/// A UDP datagram in an IPv4 packet.
+fn udp(source: &str, destination: &str, payload: &[u8]) -> Vec<u8> {
+    let (address, port) = destination.split_once(':').expect("address:port");
+    let port: u16 = port.parse().expect("a port");
+    let mut packet = packet(source, address, 8);
+    packet[2..4].copy_from_slice(&(28 + payload.len() as u16).to_be_bytes());
+    packet[9] = ip::UDP;
+    packet[20..28].fill(0);
+    packet[22..24].copy_from_slice(&port.to_be_bytes());
+    packet.extend(payload);
+    packet
+}
+
 #[test]
 fn what_is_not_ip_is_refused() {
     let mut two = Two::new();
