@@ -3,5 +3,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod cryptokey;
 mod first;
+mod nat;
+mod policy;
 mod world;

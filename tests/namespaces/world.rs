@@ -298,15 +298,25 @@ fn with_sockets(folder: &Path, program: &Path) -> Command {
     command
 }
 
+#[track_caller]
 fn wg_in(host: &Host, sockets: &Path, arguments: &[&str]) -> String {
+    try_wg(host, sockets, arguments).unwrap_or_else(|said| panic!("{said}"))
+}
+
+/// `wg`, where it may fail: what it printed, or what it complained of.
+pub fn try_wg(host: &Host, sockets: &Path, arguments: &[&str]) -> Result<String, String> {
     let mut command = with_sockets(sockets, Path::new("wg"));
     command.args(arguments);
-    run(host, command)
+    try_run(host, command)
 }
 
 /// Runs a command on a host; its standard output. Panics with all that it said when it fails.
 #[track_caller]
-pub fn run(host: &Host, mut command: Command) -> String {
+pub fn run(host: &Host, command: Command) -> String {
+    try_run(host, command).unwrap_or_else(|said| panic!("{said}"))
+}
+
+fn try_run(host: &Host, mut command: Command) -> Result<String, String> {
     // The namespace is entered by `ip netns`, so that the command stays as it was built.
     let mut inside = Command::new("ip");
     inside.args(["netns", "exec", host.name()]).arg(command.get_program()).args(command.get_args());
@@ -315,15 +325,11 @@ pub fn run(host: &Host, mut command: Command) -> String {
     }
     command = inside;
     let output = command.output().expect("the command can be started");
-    let said = || {
-        format!(
-            "{command:?}: {}{}",
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        )
-    };
-    assert!(output.status.success(), "{}", said());
-    String::from_utf8_lossy(&output.stdout).into_owned()
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if !output.status.success() {
+        return Err(format!("{command:?}: {}{}", text(&output.stdout), text(&output.stderr)));
+    }
+    Ok(text(&output.stdout))
 }
 
 /// Runs a line such as `ip addr flush dev eth0` on a host.
