@@ -35,11 +35,12 @@ walls: ## The walls between the rooms
 portable: ## Without aws-lc: pure Rust alone
 	cargo test --locked --lib --no-default-features -- forward noise
 
+NAMESPACE_TESTS := $(addprefix --test ,namespaces host plane plane_udp plane_tun control lab)
 unit: ## Unit tests and the model
-	cargo test --locked --lib --bins --test model
+	cargo test --locked --lib --bins --test model --test process
 
 namespaces: peers ## Tests that make namespaces and real tunnels, with every other implementation
-	cargo test --locked --no-fail-fast $(NAMESPACE_TESTS) -- --test-threads=1
+	cargo test --locked --no-fail-fast $(NAMESPACE_TESTS) -- --test-threads=2
 
 long: tools-test peers ## What takes too long for CI: a real 120 s rekey, 1 GB each way, 10 minutes of traffic
 	cargo test --locked --release --test long -- --ignored --test-threads=1 --nocapture

@@ -3,13 +3,12 @@
 //! Pure rooms: no clock, no socket, no file, no tokio; time and randomness are handed in.
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
-#![allow(unused)] // while the skeleton stands
 
-pub mod config;
+pub mod config; // peer.toml → Config → Changes
 pub mod forward; // lower half: allowed IPs, sessions, replay window, seal and open
 pub mod noise; // the handshake as a calculation: initiator, responder, macs and cookies, keys
 pub mod tunnel; // upper half: peers, handshakes, timers, load; the one owner of the truth
-pub mod wire; // bytes ⇄ types: the four messages, IP and ICMP headers, ECN // peer.toml → Config → Changes
+pub mod wire; // bytes ⇄ types: the four messages, IP and ICMP headers, ECN
 
 // The world.
 #[cfg(feature = "daemon")]

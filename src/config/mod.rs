@@ -1,4 +1,4 @@
-//! peer.toml → [`Config`] → [`Change`]s. Errors name file, line, key, what was found and what would do.
+//! peer.toml → [`Config`] → [`Change`](crate::tunnel::Change)s. Errors name file, line, key, what was found and what would do.
 //! No file is opened here: key files are read by the caller's [`KeyFiles`].
 
 pub mod problem;

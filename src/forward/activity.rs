@@ -20,7 +20,7 @@ pub struct Activity {
     /// First data received since we last sent anything authentic: we owe a keepalive.
     pub owed_since: AtomicU64,
     /// Bit 0: the upper half has a timer armed for `unanswered_since`; bit 1: for `owed_since`. A data thread
-    /// raises [`Raised::TIMER`] only when the bit is not set, so a busy peer costs one notice per timeout.
+    /// raises [`super::Raised::TIMER`] only when the bit is not set, so a busy peer costs one notice per timeout.
     pub armed: AtomicU32,
     /// UDP payload bytes of authentic messages received, handshakes included.
     pub rx_bytes: AtomicU64,

@@ -239,6 +239,18 @@ pub(super) async fn receive(socket: &TokioSocket, buffer: &mut Vec<u8>) -> io::R
     }
 }
 
+/// The same without waiting: `WouldBlock` if there is none.
+pub(super) fn receive_already_here(socket: &TokioSocket, buffer: &mut Vec<u8>) -> io::Result<()> {
+    loop {
+        buffer.clear();
+        buffer.reserve(RECEIVE_BYTES);
+        let (_, from) = socket.socket_ref().recv_from(buffer, 0)?;
+        if from.port_number() == 0 {
+            return Ok(());
+        }
+    }
+}
+
 /// The messages of a datagram. One that cannot be read (a newer kernel's) is left out.
 pub(super) fn messages(datagram: &[u8]) -> impl Iterator<Item = NetlinkMessage<RouteNetlinkMessage>> {
     pieces(datagram).filter_map(|piece| {

@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use futures_util::FutureExt;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage, link::LinkFlags};
 use rtnetlink::{
     MulticastGroup,
@@ -19,7 +18,7 @@ use tokio::sync::Mutex;
 
 use super::{
     HostError, Lost, NetworkChange,
-    exchange::{Exchange, messages, receive},
+    exchange::{Exchange, messages, receive, receive_already_here},
     message::{Address, LOCAL_TABLE, Link, PresentRoute, PresentRule},
 };
 
@@ -29,6 +28,9 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// Datagrams taken together, so that a burst is told once and yet comes to an end.
 const BURST: usize = 256;
 
+/// More datagrams than fit the receive buffer.
+const BACKLOG: usize = 16 * 1024;
+
 /// For a subscription, whose messages come unasked.
 const SOCKET_BUFFER: libc::c_int = 1 << 20;
 
@@ -36,6 +38,9 @@ const SOCKET_BUFFER: libc::c_int = 1 << 20;
 pub(super) struct Subscription {
     socket: TokioSocket,
     received: Vec<u8>,
+    /// The watched device was told to be down, even if it is up again. Kept here for a caller that went away
+    /// before it could be said.
+    down_told: bool,
 }
 
 /// What a subscription heard.
@@ -60,16 +65,35 @@ impl Subscription {
         for group in groups {
             inner.add_membership(*group as u32)?;
         }
-        Ok(Self { socket, received: Vec::new() })
+        Ok(Self { socket, received: Vec::new(), down_told: false })
     }
 
     /// Forgets what was told so far.
     pub(super) fn skip(&mut self) {
-        while self.next().now_or_never().is_some_and(|heard| heard.is_ok()) {}
+        self.down_told = false;
+        for _ in 0..BACKLOG {
+            if !self.next_already_here().is_ok_and(|heard| heard.is_some()) {
+                return;
+            }
+        }
     }
 
     async fn next(&mut self) -> io::Result<Heard> {
-        match receive(&self.socket, &mut self.received).await {
+        let outcome = receive(&self.socket, &mut self.received).await;
+        self.heard(outcome)
+    }
+
+    /// Without waiting. (Polling `next` would not do: it asks the runtime, which looks at its descriptors only
+    /// between tasks.)
+    fn next_already_here(&mut self) -> io::Result<Option<Heard>> {
+        match receive_already_here(&self.socket, &mut self.received) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            outcome => self.heard(outcome).map(Some),
+        }
+    }
+
+    fn heard(&self, outcome: io::Result<()>) -> io::Result<Heard> {
+        match outcome {
             Ok(()) => {}
             Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => return Ok(Heard::NotAll),
             Err(error) => return Err(error),
@@ -108,7 +132,7 @@ pub(super) async fn device_lost(
         let state = exchange.lock().await.link_at(index).await;
         match state.map(|link| link.map(|link| link.is_up())) {
             Ok(None) => return Lost::Deleted,
-            Ok(Some(false)) if was_up => return Lost::Down,
+            Ok(Some(is_up)) if events.down_told || (was_up && !is_up) => return Lost::Down,
             Ok(Some(is_up)) => was_up = is_up,
             Err(error) => {
                 tracing::debug!(%error, "the device's state could not be read");
@@ -116,9 +140,7 @@ pub(super) async fn device_lost(
                 continue;
             }
         }
-        if let Some(lost) = loss_told(events, index, &mut was_up).await {
-            return lost;
-        }
+        listen(events, index, &mut was_up).await;
     }
 }
 
@@ -133,26 +155,28 @@ async fn index_of(exchange: &Mutex<Exchange>, device: &str) -> Option<u32> {
     }
 }
 
-/// Listens until the loss is told; None if something may have been missed.
-async fn loss_told(events: &mut Subscription, index: u32, was_up: &mut bool) -> Option<Lost> {
+/// Listens until a loss is told or something was missed: then the state must be read. (A device that is deleted
+/// is set down first, so that Down alone does not say which.)
+async fn listen(events: &mut Subscription, index: u32, was_up: &mut bool) {
     loop {
         match events.next().await {
             Ok(Heard::Messages(messages)) => {
                 for message in &messages {
                     match link_told(message, index) {
-                        Some(LinkTold::Gone) => return Some(Lost::Deleted),
-                        // It may be told late, from before we set the device up: its state is read again.
-                        Some(LinkTold::Down) if *was_up => return None,
+                        Some(LinkTold::Gone) => return,
+                        Some(LinkTold::Down) if *was_up => {
+                            events.down_told = true;
+                            return;
+                        }
                         Some(LinkTold::Down) | None => {}
                         Some(LinkTold::Up) => *was_up = true,
                     }
                 }
             }
-            Ok(Heard::NotAll) => return None,
+            Ok(Heard::NotAll) => return,
             Err(error) => {
                 tracing::debug!(%error, "the subscription to links failed");
-                tokio::time::sleep(PAUSE).await;
-                return None;
+                return tokio::time::sleep(PAUSE).await;
             }
         }
     }
@@ -248,8 +272,8 @@ impl Changes {
                 }
                 Heard::NotAll => self.stale = true,
             }
-            match self.events.next().now_or_never() {
-                Some(more) => heard = more.map_err(failed)?,
+            match self.events.next_already_here().map_err(failed)? {
+                Some(more) => heard = more,
                 None => break,
             }
         }

@@ -1,6 +1,6 @@
 //! Counters at netfilter's hooks, in a table of our own: how often, and as what, a packet walks the stack.
 
-use std::{borrow::Cow, ops::Sub, path::Path};
+use std::{borrow::Cow, ops::Sub};
 
 use nftables::{
     batch::Batch,

@@ -11,7 +11,7 @@ use super::{
 pub const WIDTH: usize = 100;
 
 impl Page {
-    /// The page, lines of at most [`WIDTH`] characters; with colours for a terminal if asked.
+    /// The page, lines of at most `WIDTH` characters; with colours for a terminal if asked.
     pub fn render(&self, colours: bool) -> String {
         let mut text = Text { out: String::new(), colours };
         self.opening(&mut text);
@@ -301,7 +301,7 @@ fn grouped(value: u64) -> String {
     let digits = value.to_string();
     let mut out = String::new();
     for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place) % 3 == 0 {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
             out.push(',');
         }
         out.push(digit);

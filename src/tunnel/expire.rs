@@ -22,7 +22,7 @@ impl Tunnel {
                 Timer::Unanswered => self.data_unanswered(id, now),
                 Timer::Keepalive => self.keepalive_owed(id, now),
                 Timer::Persistent => self.persistent_keepalive_due(id, now),
-                Timer::Reject => self.sessions_died(id, now.boot),
+                Timer::Reject => self.sessions_died(id),
                 Timer::Erase => self.erase_secrets(id, now),
             }
         }
@@ -46,8 +46,6 @@ impl Tunnel {
                 self.give_up(id);
                 return;
             }
-        } else if !peer.needs_session(now.boot) {
-            return; // it waited for its turn, and has become needless
         }
         self.send_initiation(id, now);
     }
@@ -104,15 +102,10 @@ impl Tunnel {
         self.send_keepalive(id, now);
     }
 
-    /// The sessions are too old to be used.
-    fn sessions_died(&mut self, id: PeerId, now: Time) {
+    /// The sessions are too old to be used (each completed handshake puts this off).
+    fn sessions_died(&mut self, id: PeerId) {
         let Some(peer) = self.peers.of(id) else { return };
-        match peer.keypairs.lives_until() {
-            Some(end) if end > now => self.timers.set(id, Timer::Reject, end),
-            _ => {
-                let (key, label) = (peer.shared.public_key, peer.label());
-                self.outbox.event(Event::Silent { peer: id, key, label });
-            }
-        }
+        let (key, label) = (peer.shared.public_key, peer.label());
+        self.outbox.event(Event::Silent { peer: id, key, label });
     }
 }

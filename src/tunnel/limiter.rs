@@ -123,6 +123,8 @@ mod tests {
         assert!(!limiter.allows(v6(1 << 40, 0), now), "no room");
         assert_eq!(limiter.buckets.len(), SOURCES);
         assert_eq!(allowed(&mut limiter, v6(3, 0), 9, now), 4, "those within go on");
+        let busy = Time(now.0 + 100 * MILLI);
+        assert_eq!(allowed(&mut limiter, v6(3, 0), 9, busy), 2);
         let later = Time(now.0 + 250 * MILLI);
         assert!(limiter.allows(v6(1 << 40, 0), later));
         assert_eq!(limiter.buckets.len(), 2, "all but the busy one were full again");

@@ -70,7 +70,7 @@ impl Tunnel {
     fn receive_initiation(&mut self, initiation: &Initiation, from: Endpoint, now: Now) {
         match self.authenticate(initiation, &from, now) {
             Ok((id, authentic)) => self.answer(id, authentic, from, now),
-            Err((refusal, evidence)) => self.refuse(refusal, evidence),
+            Err(refused) => self.refuse(refused.0, refused.1),
         }
     }
 
@@ -80,23 +80,26 @@ impl Tunnel {
         initiation: &Initiation,
         from: &Endpoint,
         now: Now,
-    ) -> Result<(PeerId, Authentic), (Refusal, Evidence)> {
-        let ours = self.ours.as_ref().ok_or_else(|| (Refusal::NoPrivateKey, seen(from, now)))?;
-        let opened =
-            open_initiation(&ours.identity, initiation).map_err(|error| (refusal(error), seen(from, now)))?;
+    ) -> Result<(PeerId, Authentic), Box<(Refusal, Evidence)>> {
+        let refused = |why, evidence| Box::new((why, evidence));
+        let ours = self.ours.as_ref().ok_or_else(|| refused(Refusal::NoPrivateKey, seen(from, now)))?;
+        let opened = open_initiation(&ours.identity, initiation)
+            .map_err(|error| refused(refusal(error), seen(from, now)))?;
         let evidence = Evidence { key: Some(*opened.public_key()), ..seen(from, now) };
         let Some(id) = self.peers.id(opened.public_key()) else {
-            return Err((Refusal::UnknownKey, evidence));
+            return Err(refused(Refusal::UnknownKey, evidence));
         };
         let evidence = Evidence { peer: Some(id), ..evidence };
-        let Some(peer) = self.peers.of_mut(id) else { return Err((Refusal::UnknownKey, evidence)) };
-        let Some(remote) = &peer.remote else { return Err((Refusal::NoPrivateKey, evidence)) };
+        let Some(peer) = self.peers.of_mut(id) else {
+            return Err(refused(Refusal::UnknownKey, evidence));
+        };
+        let Some(remote) = &peer.remote else { return Err(refused(Refusal::NoPrivateKey, evidence)) };
         let authentic = match opened.authenticate(remote) {
             Ok(authentic) => authentic,
-            Err(error) => return Err((refusal(error), evidence)),
+            Err(error) => return Err(refused(refusal(error), evidence)),
         };
         if let Err(refusal) = peer.handshake.check_initiation(authentic.timestamp(), now.boot) {
-            return Err((refusal, evidence));
+            return Err(refused(refusal, evidence));
         }
         peer.handshake.newest_timestamp = authentic.timestamp();
         peer.handshake.accepted = Some(now.boot);

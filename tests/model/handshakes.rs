@@ -118,6 +118,11 @@ fn a_response_is_accepted_once_and_only_by_who_asked() {
     assert_eq!(world.nodes[0].refused(Refusal::NotAsked), 1);
     assert_eq!(world.nodes[1].refused(Refusal::Mac1), 1, "not meant for it");
     assert_eq!(world.current(0, 1).start().birth, born);
+    world.run_until(born + secs(121));
+    world.network.cut = true;
+    world.send(0, 1); // another handshake is pending
+    world.arrive(response.from, 0, &response.bytes);
+    assert_eq!(world.nodes[0].refused(Refusal::NotAsked), 2);
 }
 
 #[test]
@@ -272,6 +277,18 @@ fn a_preshared_key_takes_effect_at_the_live_peer() {
 }
 
 #[test]
+fn a_preshared_key_changed_just_after_a_handshake_waits_for_no_retry() {
+    let mut world = World::connected();
+    for n in 0..2 {
+        let key = PresharedKey::new([7; 32]);
+        world.change(n, 1 - n, |change| change.preshared_key = Some(key));
+    }
+    world.send(0, 1);
+    world.run(millis(100));
+    assert_eq!(world.nodes[1].delivered.len(), 2);
+}
+
+#[test]
 fn low_order_keys_as_peers_draw_not_one_packet() {
     let mut world = World::empty(1);
     world.add_node();
@@ -369,6 +386,32 @@ fn a_lost_response_costs_one_retry() {
     world.run(secs(5));
     assert_eq!(world.nodes[1].delivered.len(), 1);
     assert_eq!(world.initiations(0), 2);
+}
+
+#[test]
+fn who_has_just_answered_does_not_initiate() {
+    let mut world = World::pair();
+    world.network.mute = Some(outer(1));
+    world.send(0, 1);
+    world.run(millis(15));
+    assert_eq!(world.of_kind(1, Kind::Response).len(), 1);
+    let answered = before(world.now, millis(5));
+    world.send(1, 0);
+    world.run_until(before(answered + secs(5), NANO));
+    assert_eq!(world.initiations(1), 0);
+    world.network.mute = None;
+    world.run(secs(1));
+    assert_eq!(world.nodes[0].delivered.len(), 1);
+    assert_eq!(world.nodes[1].delivered.len(), 1);
+}
+
+#[test]
+fn a_handshake_that_is_complete_leaves_no_retry_behind() {
+    let mut world = World::pair();
+    world.send(0, 1);
+    world.send(1, 0);
+    world.run(millis(100));
+    assert!(world.next().is_some_and(|next| next >= world.now + secs(9)), "keepalives are next");
 }
 
 #[test]

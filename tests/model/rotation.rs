@@ -2,7 +2,7 @@
 
 use vpnd::{
     forward::{
-        Refusal,
+        Raised, Refusal,
         session::{REJECT_AFTER_MESSAGES, REKEY_AFTER_MESSAGES},
     },
     wire::message::Kind,
@@ -73,6 +73,21 @@ fn of_three_sessions_the_first_is_forgotten() {
 }
 
 #[test]
+fn a_next_session_takes_the_place_of_the_previous_one() {
+    let mut world = World::connected();
+    world.run(millis(500));
+    let (_, late) = held_back(&mut world, 0, 1);
+    renew(&mut world, 0, 1);
+    let born = world.current(0, 1).start().birth;
+    world.run_until(born + secs(121));
+    world.network.mute = Some(outer(1)); // the response is lost: nothing is confirmed
+    world.send(0, 1);
+    world.run(millis(100));
+    world.arrive(late.from, 1, &late.bytes);
+    assert_eq!(world.nodes[1].refused(Refusal::NoSuchSession), 1);
+}
+
+#[test]
 fn the_responder_seals_with_the_new_session_only_when_it_was_confirmed() {
     let mut world = World::connected();
     let born = world.current(0, 1).start().birth;
@@ -83,6 +98,9 @@ fn the_responder_seals_with_the_new_session_only_when_it_was_confirmed() {
     world.run(millis(100));
     assert_eq!(world.of_kind(1, Kind::Response).len(), 2);
     assert_eq!(world.current(1, 0).start().local, old);
+    let (peer, now) = (world.peer(1, 0), world.now_at(1));
+    world.nodes[1].tunnel.handle_raised(&peer, Raised::CONFIRMED, now);
+    assert_eq!(world.current(1, 0).start().local, old, "a notice about another session");
     world.network.mute = None;
     let number = world.send(1, 0);
     world.run(millis(100));

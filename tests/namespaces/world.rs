@@ -3,6 +3,9 @@
 //! `wg` knows one folder for control sockets. Each node has its own, which is mounted there for `wg` and for
 //! the other implementations alone, so that tests do not meet.
 
+#![allow(dead_code, reason = "a world has more tools than its first test needs")]
+#![allow(clippy::disallowed_methods, reason = "tests measure how long things take")]
+
 use std::{
     net::IpAddr,
     path::{Path, PathBuf},

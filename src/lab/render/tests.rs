@@ -101,9 +101,7 @@ fn the_places_stand_in_the_order_of_the_walk() {
     let text = page().render(false);
     let places: Vec<String> = text
         .lines()
-        .filter(|line| {
-            line.starts_with("  1   ") || line.starts_with(|c: char| c == ' ') && line.contains("   ")
-        })
+        .filter(|line| line.starts_with("  1   ") || line.starts_with(' ') && line.contains("   "))
         .filter_map(|line| {
             let (number, rest) = line.split_at_checked(3)?;
             number.trim().parse::<u8>().ok()?;
