@@ -5,6 +5,8 @@
 mod common;
 mod cryptokey;
 mod first;
+mod life;
+mod names;
 mod nat;
 mod policy;
 mod world;
