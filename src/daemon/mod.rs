@@ -12,7 +12,6 @@ mod signals;
 
 use std::{
     io,
-    os::unix::fs::OpenOptionsExt,
     panic::{AssertUnwindSafe, UnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::Arc,
@@ -215,7 +214,7 @@ async fn start(config: &Config, options: &Options, host: &mut Host) -> Result<St
 /// once when a machine boots.
 struct Turn {
     /// Locked; closing it unlocks.
-    _file: std::fs::File,
+    _folder: std::fs::File,
 }
 
 impl Turn {
@@ -224,16 +223,16 @@ impl Turn {
         if !Plan::wants_own_table(config) {
             return Ok(None);
         }
-        let path = run_dir.join("vpnd").join(".tables.lock");
-        let attempted = format!("lock {}", path.display());
+        // The folder itself is locked: nothing has to be made, and nothing is left behind.
+        let folder = run_dir.join("vpnd");
+        let attempted = format!("lock {}", folder.display());
         let locked = tokio::task::spawn_blocking(move || {
-            let file =
-                std::fs::File::options().create(true).truncate(false).write(true).mode(0o600).open(&path)?;
-            file.lock()?;
-            Ok(file)
+            let folder = std::fs::File::open(&folder)?;
+            folder.lock()?;
+            Ok(folder)
         });
-        let file = locked.await.map_err(|_| DaemonError::TaskEnded("lock"))?.map_err(failed(attempted))?;
-        Ok(Some(Self { _file: file }))
+        let folder = locked.await.map_err(|_| DaemonError::TaskEnded("lock"))?.map_err(failed(attempted))?;
+        Ok(Some(Self { _folder: folder }))
     }
 }
 
