@@ -360,6 +360,9 @@ fn the_default_route_leads_all_but_marked_and_better_known_packets_into_the_devi
         };
         assert_eq!(way("route get 203.0.113.5"), DEVICE);
         assert_eq!(way("route get 203.0.113.5 mark 51820"), "up0");
+        assert_eq!(way("route get 203.0.113.5 mark 51821"), "up0", "another daemon's packets");
+        assert_eq!(way("route get 203.0.113.5 mark 51456"), "up0", "the first of such marks");
+        assert_eq!(way("route get 203.0.113.5 mark 51455"), DEVICE, "any other mark");
         assert_eq!(way("route get 198.51.100.7"), "up0");
         assert_eq!(way("route get 192.0.2.77"), "up0");
         assert_eq!(way("-6 route get 2001:db8:9::5"), DEVICE);
@@ -379,7 +382,7 @@ fn the_pair_of_rules_suppresses_first_and_carries_our_protocol() {
                 rules(family),
                 [
                     format!("31820: from all lookup main suppress_prefixlength 0 proto {PROTOCOL}"),
-                    format!("31821: not from all fwmark 0xca6c lookup {OWN} proto {PROTOCOL}"),
+                    format!("31821: not from all fwmark 0xca6c/0xffffff00 lookup {OWN} proto {PROTOCOL}"),
                 ]
             );
         }
@@ -839,6 +842,28 @@ fn a_free_table_is_one_that_no_route_rule_or_mark_uses() {
         assert_eq!(host.free_table().await.expect("a table"), 51_824);
         ip("route delete 203.0.113.0/24 dev up0 table 51820");
         assert_eq!(host.free_table().await.expect("a table"), 51_820, "a table that became empty is free");
+    });
+}
+
+#[test]
+fn two_daemons_that_start_at_once_are_told_different_tables() {
+    in_own_network(async || {
+        let (first, second) = (open().await, open().await);
+        assert_eq!(first.free_table().await.expect("a table"), 51_820);
+        assert_eq!(second.free_table().await.expect("a table"), 51_821, "the first is not filled yet");
+        drop(first);
+        assert_eq!(second.free_table().await.expect("a table"), 51_820);
+    });
+}
+
+#[test]
+fn a_tunnel_is_no_device_for_multicast() {
+    in_own_network(async || {
+        tunnel(DEVICE);
+        let mut host = open().await;
+        host.apply(&plan(&["10.77.0.1/24", "fd77::1/64"], &[])).await.expect("applied");
+        let flags = ip(&format!("link show {DEVICE}"));
+        assert!(!flags.contains("MULTICAST"), "{flags}");
     });
 }
 

@@ -174,7 +174,7 @@ pub struct Evidence {
 
 impl Evidence {
     /// What is known of something that is about this peer.
-    pub(super) fn about(peer: &Peer) -> Self {
+    pub fn about(peer: &Peer) -> Self {
         Self { peer: Some(peer.id), key: Some(peer.public_key), ..Self::default() }
     }
 }

@@ -21,6 +21,12 @@ pub const PROTOCOL: u8 = b'v';
 /// The kernel's table for the host's own addresses.
 pub(super) const LOCAL_TABLE: u32 = 255;
 
+/// The marks that daemons choose for themselves (wg-quick begins at 51820, too). A default route into one tunnel
+/// lets the packets of all of them pass by: else two such tunnels on one host would seal each other's packets,
+/// larger each time, without end.
+pub(super) const OWN_MARKS: std::ops::RangeInclusive<u32> = 0xca00..=0xcaff;
+const OWN_MARKS_MASK: u32 = !0xff;
+
 /// A network device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Link {
@@ -50,7 +56,8 @@ impl Link {
     }
 
     pub(super) fn set(index: u32, mtu: u32, up: bool) -> RouteNetlinkMessage {
-        let link = LinkMessageBuilder::<LinkUnspec>::new().index(index).mtu(mtu);
+        // Nobody in the tunnel is asked for routers, or told of groups: kept silent, as the kernel's own WireGuard.
+        let link = LinkMessageBuilder::<LinkUnspec>::new().index(index).mtu(mtu).multicast(false);
         RouteNetlinkMessage::SetLink(if up { link.up() } else { link.down() }.build())
     }
 
@@ -229,14 +236,14 @@ impl PresentRule {
         }
     }
 
-    /// `not fwmark MARK lookup TABLE`, ours.
+    /// `not fwmark MARK lookup TABLE`, ours. A mark of the file's own is compared whole.
     pub(super) fn not_marked(v6: bool, priority: u32, mark: u32, table: u32) -> Self {
         Self {
             v6,
             priority,
             table,
             mark: Some(mark),
-            mask: u32::MAX,
+            mask: if OWN_MARKS.contains(&mark) { OWN_MARKS_MASK } else { u32::MAX },
             inverted: true,
             suppresses_default: false,
             ours: true,
@@ -256,6 +263,9 @@ impl PresentRule {
             Err(_) => message.attributes.push(RuleAttribute::Table(self.table)),
         }
         message.attributes.extend(self.mark.map(RuleAttribute::FwMark));
+        if self.mask != u32::MAX {
+            message.attributes.push(RuleAttribute::FwMask(self.mask));
+        }
         if self.suppresses_default {
             message.attributes.push(RuleAttribute::SuppressPrefixLen(0));
         }

@@ -14,7 +14,10 @@ use super::{
     shared::{Outgoing, Shared},
     udp::Sent,
 };
-use crate::{forward::Forward, tunnel::Transmit};
+use crate::{
+    forward::{Evidence, Forward},
+    tunnel::Transmit,
+};
 
 /// What the loops need to know of the device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,14 +94,9 @@ impl Plane {
     /// counted ([`crate::forward::Refusal::SendFailed`]); on [`Sent::LocalGone`] the caller has the peer forget
     /// its local address. May wait 10 ms for room in the socket's buffer.
     pub fn send(&self, transmit: &Transmit) -> io::Result<Sent> {
-        let outgoing = Outgoing {
-            to: &transmit.to,
-            ecn: transmit.ecn,
-            datagram: &transmit.datagram,
-            peer: transmit.peer,
-            key: None,
-        };
-        self.shared.send(&self.shared.sockets.load(), &outgoing, self.shared.clock.boot())
+        let outgoing = Outgoing { to: &transmit.to, ecn: transmit.ecn, datagram: &transmit.datagram };
+        let about = || Evidence { peer: transmit.peer, ..Evidence::default() };
+        self.shared.send(&self.shared.sockets.load(), &outgoing, about, self.shared.clock.boot())
     }
 
     /// Binds another port (0: any) with this mark, and swaps the sockets under the running loops. On an error

@@ -4,19 +4,27 @@
 mod battery;
 #[path = "../common/mod.rs"]
 mod common;
+mod cryptokey;
 mod ecn;
 mod first;
+mod glue;
 mod interop;
+mod life;
 mod live;
+mod many;
 mod marks;
 mod mixed;
 mod mixture;
+mod names;
+mod nat;
 mod nested;
 mod padding;
+mod policy;
 mod refusals;
 mod relay;
 mod roaming;
 mod sources;
 mod uapi;
 mod unreachable;
+mod wiretap;
 mod world;

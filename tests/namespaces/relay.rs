@@ -1,5 +1,6 @@
 //! A UDP relay between two ends, in user space, that can lose, double, damage and delay datagrams, and whose
 //! far side can move to another port as a NAT's does. All chance is drawn from a seed.
+#![allow(clippy::disallowed_methods, reason = "tests measure how long things take")]
 
 use std::{
     collections::BTreeMap,
