@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt,
     path::PathBuf,
     process::{Command, ExitStatus},
     time::{Duration, Instant},
@@ -144,8 +145,9 @@ fn a_signal_ends_the_daemon_and_nothing_is_left() {
 #[expect(clippy::disallowed_methods, reason = "a test stands outside the daemon")]
 fn moments(bench: &Bench, count: u32) -> impl Iterator<Item = Duration> {
     let begin = Instant::now();
-    drop(bench.start());
+    let daemon = bench.start();
     let all = begin.elapsed();
+    drop(daemon);
     (0..count).map(move |number| all * number / count)
 }
 
@@ -338,7 +340,7 @@ fn a_wrong_file_ends_with_78_and_an_unreadable_one_with_1_and_each_is_named() {
     let path = folder.join("wrong.toml");
     let text = file("vpn0", 1, &["10.0.0.0/8"]).replace("listen_port = 1", "listen_prot = 1\nmtu = 70000");
     fs::write(&path, text).expect("a file");
-    sh_mode_600(&path);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("a mode");
     let (code, said) = run(path.to_str().expect("text"));
     assert_eq!(code, Some(78), "{said}");
     for found in [
@@ -354,9 +356,4 @@ fn a_wrong_file_ends_with_78_and_an_unreadable_one_with_1_and_each_is_named() {
         assert!(said.contains(&format!("cannot read {}", unreadable.display())), "{said}");
     }
     fs::remove_dir_all(&folder).expect("it is removed");
-}
-
-fn sh_mode_600(path: &std::path::Path) {
-    use std::os::unix::fs::PermissionsExt;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("a mode");
 }
