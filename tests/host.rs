@@ -15,7 +15,7 @@ use common::need_root;
 use ipnet::IpNet;
 use serde_json::Value;
 use vpnd::{
-    host::{Host, Lost, MAIN_TABLE, NetworkChange, PROTOCOL, Plan, Route, Rule},
+    host::{Host, Lost, MAIN_TABLE, Mtus, NetworkChange, PROTOCOL, Plan, Route, Rule},
     sys::namespace::unshare_network,
 };
 
@@ -732,7 +732,8 @@ fn an_address_that_disappears_is_told() {
         tunnel(DEVICE);
         let mut host = open().await;
         host.apply(&plan(&["10.77.0.1/24", "fd77::1/64"], &["10.1.0.0/16"])).await.expect("applied");
-        assert_eq!(changes(&host).await, [], "our own device does not count");
+        let told = changes(&host).await;
+        assert_eq!(told, [mtus(1420, &[])], "of our own device nothing else counts");
         ip("address delete 192.0.2.10/24 dev up0");
         let gone: IpAddr = "192.0.2.10".parse().expect("an address");
         assert!(changes(&host).await.contains(&NetworkChange::AddressRemoved(gone)));
@@ -767,6 +768,34 @@ fn a_better_route_is_told_once_for_a_burst() {
         assert_eq!(changes(&host).await, [NetworkChange::RouteChanged]);
         ip("rule add fwmark 9 lookup 99");
         assert_eq!(changes(&host).await, [NetworkChange::RouteChanged]);
+    });
+}
+
+/// As they are told.
+fn mtus(device: u32, routes: &[u32]) -> NetworkChange {
+    NetworkChange::Mtus(Mtus { device, routes: routes.iter().copied().collect() })
+}
+
+#[test]
+fn the_mtus_of_our_device_and_of_routes_to_it_are_told_when_they_change() {
+    in_own_network(async || {
+        uplink();
+        tunnel(DEVICE);
+        let mut host = open().await;
+        host.apply(&plan(&["10.77.0.1/24", "fd77::1/64"], &["10.1.0.0/16"])).await.expect("applied");
+        assert_eq!(changes(&host).await, [mtus(1420, &[])]);
+        ip(&format!("link set {DEVICE} mtu 1300"));
+        assert!(changes(&host).await.contains(&mtus(1300, &[])));
+        ip(&format!("route add 10.2.0.0/16 dev {DEVICE} mtu 1290"));
+        assert_eq!(changes(&host).await, [mtus(1300, &[1290])]);
+        ip(&format!("-6 route add fd78::/64 dev {DEVICE} table 77 mtu 1280"));
+        assert_eq!(changes(&host).await, [mtus(1300, &[1280, 1290])]);
+        ip(&format!("route change 10.2.0.0/16 dev {DEVICE}"));
+        assert_eq!(changes(&host).await, [mtus(1300, &[1280])]);
+        ip(&format!("-6 route delete fd78::/64 dev {DEVICE} table 77"));
+        assert_eq!(changes(&host).await, [mtus(1300, &[])]);
+        ip("route add 10.3.0.0/16 dev up0 mtu 1200");
+        assert_eq!(changes(&host).await, [NetworkChange::RouteChanged], "another device's is none of ours");
     });
 }
 

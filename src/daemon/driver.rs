@@ -6,23 +6,22 @@ use std::{io, sync::Arc};
 use tokio::sync::{Notify, mpsc};
 use tracing::{debug, info, warn};
 
-use super::{DaemonError, Started, failed, lost, resolver::Resolver, say_ready, settings, signals::Signals};
+use super::{DaemonError, Started, failed, lost, resolver::Resolver, say_ready, signals::Signals};
 use crate::{
-    config::Config,
     control::{ControlServer, InterfaceStatus, Request, SetError},
-    forward::{Evidence, Refusal},
-    host::{Host, NetworkChange},
-    plane::{Clock, Plane, udp::Sent},
+    host::{Host, Mtus, NetworkChange},
+    plane::{Clock, Plane, PlaneSettings, udp::Sent},
     sys::timer::BootTimer,
-    tunnel::{Change, Event, Transmit, Tunnel},
+    tunnel::{Change, ChangeError, Event, Transmit, Tunnel},
 };
 
 /// Handshake datagrams and raised peers that one turn takes before it looks at signals and requests again.
 const PER_TURN: usize = 64;
 
 pub(super) struct Driver<'a> {
-    config: &'a Config,
+    name: String,
     fwmark: u32,
+    settings: PlaneSettings,
     /// With a default route: the mark of packets that do not enter the tunnel.
     rules_let_pass: Option<u32>,
     tunnel: Tunnel,
@@ -50,7 +49,7 @@ enum Woken {
 
 impl<'a> Driver<'a> {
     pub(super) fn new(
-        config: &'a Config,
+        name: String,
         host: &'a Host,
         started: Started,
         signals: Signals,
@@ -59,8 +58,9 @@ impl<'a> Driver<'a> {
         let Started { plan, tunnel, plane, control, requests, resolver, wake } = started;
         let fwmark = plan.fwmark.unwrap_or(0);
         Ok(Self {
-            config,
+            name,
             fwmark,
+            settings: PlaneSettings::new(plan.mtu),
             rules_let_pass: (!plan.rules.is_empty()).then_some(fwmark),
             tunnel,
             plane,
@@ -77,18 +77,18 @@ impl<'a> Driver<'a> {
 
     /// Until a signal (`Ok`) or something that cannot be mended.
     pub(super) async fn run(&mut self) -> Result<(), DaemonError> {
-        let lost_device = self.host.device_lost(&self.config.interface.name);
-        let mut lost_device = std::pin::pin!(lost_device);
+        let name = self.name.clone();
+        let mut lost_device = std::pin::pin!(self.host.device_lost(&name));
         self.apply_resolved();
         self.tunnel.link_up(self.clock.now());
         self.drain();
-        say_ready(&format!("{} peers, UDP port {}", self.config.peers.len(), self.plane.port()));
+        say_ready(&format!("UDP port {}", self.plane.port()));
         loop {
             self.arm_timer()?;
             let woken = tokio::select! {
                 signal = self.signals.stop() => Woken::Signal(signal),
                 fatal = self.plane.failed() => Woken::Failed(fatal.into()),
-                what = &mut lost_device => Woken::Failed(lost(&self.config.interface.name, what)),
+                what = &mut lost_device => Woken::Failed(lost(&name, what)),
                 error = self.control.failed() => Woken::Failed(error.into()),
                 Some(request) = self.requests.recv() => Woken::Request(request),
                 () = self.resolver.resolved() => Woken::Resolved,
@@ -164,16 +164,8 @@ impl<'a> Driver<'a> {
                     self.tunnel.forget_local(peer);
                 }
             }
-            Err(error) => {
-                debug!(to = %transmit.to.remote, %error, "could not send");
-                let evidence = Evidence {
-                    at: self.clock.boot(),
-                    from: Some(transmit.to.remote),
-                    peer: transmit.peer,
-                    ..Evidence::default()
-                };
-                self.tunnel.forward().refusals.count(Refusal::SendFailed, evidence);
-            }
+            // The plane has counted it.
+            Err(error) => debug!(to = %transmit.to.remote, %error, "could not send"),
         }
     }
 
@@ -229,8 +221,24 @@ impl<'a> Driver<'a> {
         match change {
             NetworkChange::AddressRemoved(address) => self.tunnel.forget_locals(Some(address)),
             NetworkChange::RouteChanged | NetworkChange::LinkChanged => self.tunnel.forget_locals(None),
+            NetworkChange::Mtus(mtus) => return self.follow_mtus(&mtus),
         }
         self.resolver.network_changed();
+    }
+
+    /// Padding must not make a packet larger than what the device, or the route it came by, lets through.
+    fn follow_mtus(&mut self, mtus: &Mtus) {
+        let bytes = |mtu: u32| u16::try_from(mtu).unwrap_or(u16::MAX);
+        let mtu = bytes(mtus.device);
+        let route_mtus =
+            mtus.routes.iter().copied().map(bytes).filter(|one| (1..mtu).contains(one)).collect();
+        let settings = PlaneSettings { mtu, route_mtus };
+        if settings == self.settings {
+            return;
+        }
+        info!(mtu, routes = ?settings.route_mtus, "the MTU of the device, or of a route to it, was changed");
+        self.plane.set(settings.clone());
+        self.settings = settings;
     }
 
     fn answer(&mut self, request: Request) {
@@ -245,20 +253,35 @@ impl<'a> Driver<'a> {
         }
     }
 
+    /// What the host may refuse comes first, so that a port that is taken changes nothing.
     fn set(&mut self, changes: Vec<Change>) -> Result<(), SetError> {
-        for change in changes {
-            match change {
+        for change in &changes {
+            match *change {
                 Change::ListenPort(port) if port == self.plane.port() => {}
-                Change::ListenPort(port) => self.plane.rebind(port, self.fwmark)?,
-                Change::Fwmark(mark) => self.set_mark(mark)?,
-                change => {
-                    self.resolver.changed_by_hand(&change);
-                    self.tunnel.apply(change, self.clock.now())?;
+                Change::ListenPort(port) => {
+                    self.plane.rebind(port, self.fwmark)?;
+                    self.tunnel.forget_locals(None);
+                    info!(port = self.plane.port(), "listening on another UDP port");
                 }
+                Change::Fwmark(mark) => self.set_mark(mark)?,
+                _ => {}
             }
         }
+        let done = changes.into_iter().try_for_each(|change| self.change(change));
         self.tunnel.publish();
-        Ok(())
+        Ok(done?)
+    }
+
+    fn change(&mut self, change: Change) -> Result<(), ChangeError> {
+        self.resolver.changed_by_hand(&change);
+        match self.tunnel.apply(change, self.clock.now()) {
+            // As the kernel: one configuration serves all ends, and each leaves itself out.
+            Err(ChangeError::OwnKey(key)) => {
+                info!(key = key.short(), "a peer with our own public key is left out");
+                Ok(())
+            }
+            done => done,
+        }
     }
 
     /// With a default route the rules let one mark alone pass by the tunnel; with another one the tunnel's own
@@ -276,16 +299,17 @@ impl<'a> Driver<'a> {
         self.plane.set_mark(mark)?;
         self.resolver.set_mark(mark);
         self.fwmark = mark;
+        self.tunnel.forget_locals(None); // the mark may lead another way, with another source
         Ok(())
     }
 
     fn status(&self) -> InterfaceStatus {
         let now = self.clock.now();
         InterfaceStatus {
-            name: self.config.interface.name.clone(),
+            name: self.name.clone(),
             listen_port: self.plane.port(),
             fwmark: self.fwmark,
-            mtu: settings(self.config).mtu,
+            mtu: self.settings.mtu,
             tunnel: self.tunnel.status(now),
             now: now.wall,
             boot: now.boot,

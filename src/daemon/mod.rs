@@ -12,8 +12,9 @@ mod signals;
 
 use std::{
     io,
+    os::unix::fs::OpenOptionsExt,
     panic::{AssertUnwindSafe, UnwindSafe, catch_unwind},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -130,27 +131,29 @@ fn sweep_after_panic() {
 }
 
 async fn run_until_stopped(config: Config, options: Options) -> Result<(), DaemonError> {
+    let name = config.interface.name.clone();
     let mut host = Host::open().await?;
-    let result = serve(&config, &options, &mut host).await;
+    let result = serve(config, &options, &mut host).await;
     // The device is gone with the plane; what does not vanish with it goes here.
     let undone = host.undo().await;
     result?;
     undone?;
-    info!(interface = config.interface.name, "stopped, nothing left behind");
+    info!(interface = name, "stopped, nothing left behind");
     Ok(())
 }
 
-async fn serve(config: &Config, options: &Options, host: &mut Host) -> Result<(), DaemonError> {
+async fn serve(config: Config, options: &Options, host: &mut Host) -> Result<(), DaemonError> {
     let mut signals = Signals::new()?;
     let started = tokio::select! {
-        started = start(config, options, host) => started?,
+        started = start(&config, options, host) => started?,
         // What was made so far goes with the future that made it.
         signal = signals.stop() => {
             info!(signal, "stopping before it was ready");
             return Ok(());
         }
     };
-    let mut driver = Driver::new(config, host, started, signals)?;
+    let mut driver = Driver::new(config.interface.name.clone(), host, started, signals)?;
+    drop(config); // its keys are the tunnel's now, and stay nowhere else
     let ended = driver.run().await;
     say_stopping();
     driver.stop();
@@ -178,7 +181,8 @@ async fn start(config: &Config, options: &Options, host: &mut Host) -> Result<St
     if let Some(holder) = host.device_exists(name).await? {
         return Err(DaemonError::NameTaken { name: name.into(), holder });
     }
-    let own_table = if Plan::wants_own_table(config) { host.free_table().await? } else { 0 };
+    let turn = Turn::take(config, &options.run_dir).await?;
+    let own_table = if turn.is_some() { host.free_table().await? } else { 0 };
     let plan = Plan::new(config, own_table);
     let sockets = open_sockets(config, plan.fwmark)?;
     let port = sockets.port();
@@ -187,13 +191,15 @@ async fn start(config: &Config, options: &Options, host: &mut Host) -> Result<St
 
     let wake = Arc::new(Notify::new());
     let tunnel = build_tunnel(config, options.timing, &wake)?;
-    let plane = Plane::start(tunnel.forward().clone(), tun, sockets, settings(config))
-        .map_err(failed("start the data threads"))?;
+    let plane =
+        Plane::start(tunnel.forward().clone(), tun, sockets, PlaneSettings::new(config.interface.mtu))
+            .map_err(failed("start the data threads"))?;
     let mut resolver = Resolver::new(config, plan.fwmark.unwrap_or(0));
     if !plan.rules.is_empty() {
         resolver.first_round(NAMES_FIRST).await;
     }
     host.apply(&plan).await?;
+    drop(turn);
     info!(
         interface = name,
         port,
@@ -203,6 +209,32 @@ async fn start(config: &Config, options: &Options, host: &mut Host) -> Result<St
         "up"
     );
     Ok(Started { plan, tunnel, plane, control, requests, resolver, wake })
+}
+
+/// From choosing a free routing table until something stands in it, no other daemon chooses: several start at
+/// once when a machine boots.
+struct Turn {
+    /// Locked; closing it unlocks.
+    _file: std::fs::File,
+}
+
+impl Turn {
+    /// `None` where the file wants no table of its own.
+    async fn take(config: &Config, run_dir: &Path) -> Result<Option<Self>, DaemonError> {
+        if !Plan::wants_own_table(config) {
+            return Ok(None);
+        }
+        let path = run_dir.join("vpnd").join(".tables.lock");
+        let attempted = format!("lock {}", path.display());
+        let locked = tokio::task::spawn_blocking(move || {
+            let file =
+                std::fs::File::options().create(true).truncate(false).write(true).mode(0o600).open(&path)?;
+            file.lock()?;
+            Ok(file)
+        });
+        let file = locked.await.map_err(|_| DaemonError::TaskEnded("lock"))?.map_err(failed(attempted))?;
+        Ok(Some(Self { _file: file }))
+    }
 }
 
 fn open_sockets(config: &Config, fwmark: Option<u32>) -> Result<UdpSockets, DaemonError> {
@@ -224,10 +256,6 @@ fn build_tunnel(config: &Config, timing: Timing, wake: &Arc<Notify>) -> Result<T
     }
     tunnel.publish();
     Ok(tunnel)
-}
-
-fn settings(config: &Config) -> PlaneSettings {
-    PlaneSettings { mtu: config.interface.mtu }
 }
 
 /// `READY=1` to the service manager, if there is one.

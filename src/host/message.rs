@@ -7,7 +7,7 @@ use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressFlags, AddressMessage, AddressProtocol},
     link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
-    route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType},
+    route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType},
     rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage},
 };
 use rtnetlink::{AddressMessageBuilder, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
@@ -154,6 +154,8 @@ pub(super) struct PresentRoute {
     pub(super) ours: bool,
     /// A cache entry, not a route that somebody placed.
     pub(super) cloned: bool,
+    /// The largest packet, where the route names one.
+    pub(super) mtu: Option<u32>,
 }
 
 impl PresentRoute {
@@ -186,13 +188,20 @@ impl PresentRoute {
         }
         let unspecified =
             if v6 { IpAddr::V6(Ipv6Addr::UNSPECIFIED) } else { IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
-        let (mut address, mut table, mut index) = (unspecified, u32::from(header.table), None);
+        let (mut address, mut table) = (unspecified, u32::from(header.table));
+        let (mut index, mut mtu) = (None, None);
         for attribute in &message.attributes {
             match attribute {
                 RouteAttribute::Destination(RouteAddress::Inet(a)) => address = (*a).into(),
                 RouteAttribute::Destination(RouteAddress::Inet6(a)) => address = (*a).into(),
                 RouteAttribute::Table(number) => table = *number,
                 RouteAttribute::Oif(number) => index = Some(*number),
+                RouteAttribute::Metrics(metrics) => {
+                    mtu = metrics.iter().find_map(|metric| match metric {
+                        RouteMetric::Mtu(mtu) => Some(*mtu),
+                        _ => None,
+                    });
+                }
                 _ => {}
             }
         }
@@ -202,6 +211,7 @@ impl PresentRoute {
             index,
             ours: header.protocol == RouteProtocol::Other(PROTOCOL),
             cloned: header.flags.contains(netlink_packet_route::route::RouteFlags::Cloned),
+            mtu,
         })
     }
 }

@@ -25,6 +25,8 @@ pub struct Ping {
     pub payload: usize,
     /// How long an answer is waited for.
     pub patience: Duration,
+    /// From one request to the next, at least; each waits for the answer to the one before all the same.
+    pub interval: Duration,
     /// The address to send from; `None`: the kernel chooses.
     pub source: Option<IpAddr>,
 }
@@ -32,7 +34,8 @@ pub struct Ping {
 impl Ping {
     /// One request with the usual 56 bytes and a second of patience.
     pub fn to(destination: IpAddr) -> Self {
-        Self { destination, count: 1, payload: 56, patience: Duration::from_secs(1), source: None }
+        let (patience, interval) = (Duration::from_secs(1), Duration::ZERO);
+        Self { destination, count: 1, payload: 56, patience, interval, source: None }
     }
 }
 
@@ -57,7 +60,12 @@ impl Ping {
         let id = (std::process::id() as u16).wrapping_add(socket.as_raw_fd() as u16);
         let mut pings = Pings::default();
         let mut times = Vec::new();
+        let mut turn = Stopwatch::start();
         for sequence in 1..=self.count {
+            if sequence > 1 {
+                std::thread::sleep(turn.left_of(self.interval));
+                turn = Stopwatch::start();
+            }
             let request = self.request(id, sequence);
             pings.sent += 1;
             if socket.send_to(&request, &SocketAddr::new(self.destination, 0).into()).is_err() {

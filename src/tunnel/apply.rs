@@ -29,8 +29,12 @@ impl Tunnel {
         Ok(())
     }
 
-    /// Another private key: no session, handshake or precomputed secret of the old one stays.
+    /// Another private key: no session, handshake or precomputed secret of the old one stays. The same one again
+    /// (`wg syncconf` always sends it) disturbs nobody.
     fn change_key(&mut self, key: Option<PrivateKey>, now: Now) {
+        if self.ours.as_ref().map(|ours| ours.identity.private_key()) == key.as_ref() {
+            return;
+        }
         self.ours = key.map(|key| {
             let identity = Identity::new(key);
             Ours { macs: MacKeys::new(identity.public_key()), identity }

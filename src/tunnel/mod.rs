@@ -28,7 +28,7 @@ mod send;
 pub mod status;
 mod timers;
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{collections::VecDeque, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use rand_core::CryptoRng;
@@ -113,6 +113,8 @@ pub struct Tunnel {
     timers: timers::Timers,
     load: load::Load,
     outbox: outbox::Outbox,
+    /// Sessions that data threads get when what was staged has been sent. Empty once the outbox was drained.
+    handovers: VecDeque<send::Handover>,
     /// No peer is ever sent a timestamp at or before this: the newest that a peer now gone was sent. Were it
     /// made again after the wall clock went back, our initiations would else be replays to it.
     timestamp_floor: Tai64n,
@@ -133,6 +135,7 @@ impl Tunnel {
             timers: timers::Timers::default(),
             load: load::Load::default(),
             outbox: outbox::Outbox::default(),
+            handovers: VecDeque::new(),
             timestamp_floor: Tai64n::default(),
         }
     }
@@ -199,9 +202,14 @@ impl Tunnel {
         [self.timers.next(), self.load.deadline()].into_iter().flatten().min()
     }
 
-    /// The next datagram to send.
+    /// The next datagram to send. When this is called, the one before has been sent.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
-        self.outbox.poll_transmit()
+        loop {
+            let transmit = self.outbox.poll_transmit();
+            if transmit.is_some() || !self.next_handover() {
+                return transmit;
+            }
+        }
     }
 
     /// The next thing that happened.

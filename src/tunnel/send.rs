@@ -14,12 +14,24 @@ use crate::{
     },
 };
 
+/// Turns in which staged packets may leave before data threads get the session. Where packets come faster than
+/// they can be sent it has to end some time; those of the last turn may be overtaken.
+const HANDOVER_TURNS: u32 = 4;
+
+/// A session on its way to the data threads: what was staged is being sent.
+pub(super) struct Handover {
+    peer: PeerId,
+    session: Arc<Session>,
+    now: Time,
+    turns: u32,
+}
+
 impl Tunnel {
     /// Somebody has something to send: a handshake, if it takes one. Counts from there when it is given up.
     pub(super) fn session_wanted(&mut self, id: PeerId, now: Now) {
         let Some(peer) = self.peers.of_mut(id) else { return };
         peer.handshake.retries = 0;
-        if peer.needs_session(now.boot) {
+        if peer.needs_session(now.boot) && !self.hands_over(id) {
             self.send_initiation(id, now);
         }
     }
@@ -116,22 +128,50 @@ impl Tunnel {
         }
     }
 
-    /// From now on the data threads seal with this session. What was staged leaves first; says how many.
+    /// The data threads are to seal with this session. What was staged leaves first; says how many that are.
     pub(super) fn seal_with(&mut self, id: PeerId, session: Arc<Session>, now: Now) -> usize {
+        self.hand_over(Handover { peer: id, session, now: now.boot, turns: 0 })
+    }
+
+    /// What the last turn of a handover sealed has been sent: the next turn. False if there is none to be taken.
+    pub(super) fn next_handover(&mut self) -> bool {
+        let Some(handover) = self.handovers.pop_front() else { return false };
+        // Another session may have come meanwhile, or the peer gone.
+        let current = self.peers.of(handover.peer).and_then(|peer| peer.keypairs.current());
+        if current.is_some_and(|current| Arc::ptr_eq(current, &handover.session)) {
+            self.hand_over(handover);
+        }
+        true
+    }
+
+    /// Is this peer's session not yet the one that data threads seal with?
+    pub(super) fn hands_over(&self, id: PeerId) -> bool {
+        self.handovers.iter().any(|handover| handover.peer == id)
+    }
+
+    fn hand_over(&mut self, handover: Handover) -> usize {
+        let Handover { peer: id, session, now, turns } = handover;
         let Some(peer) = self.peers.of(id) else { return 0 };
-        let staged = peer.shared.set_current(Some(session), now.boot);
+        let last = turns + 1 == HANDOVER_TURNS;
+        let staged = match last {
+            true => peer.shared.set_current(Some(session.clone()), now),
+            false => peer.shared.hand_over(&session, now),
+        };
         let count = staged.len();
         for datagram in staged {
-            self.transmit(id, datagram.into());
+            self.transmit(id, datagram.ecn, datagram.bytes.into());
         }
-        self.arm_activity_timers(id, now.boot);
+        self.arm_activity_timers(id, now);
+        if count > 0 && !last {
+            self.handovers.push_back(Handover { peer: id, session, now, turns: turns + 1 });
+        }
         count
     }
 
     /// Queues a handshake message or keepalive: authentic, and no data.
     fn transmit_empty(&mut self, id: PeerId, datagram: Bytes, now: Time) {
         let bytes = datagram.len() as u64;
-        if self.transmit(id, datagram)
+        if self.transmit(id, Ecn::NotEct, datagram)
             && let Some(peer) = self.peers.of(id)
         {
             peer.shared.activity.authentic_sent(bytes, now);
@@ -139,10 +179,10 @@ impl Tunnel {
     }
 
     /// Queues a datagram to where the peer is; false if there is no such place, or no room.
-    fn transmit(&mut self, id: PeerId, datagram: Bytes) -> bool {
+    fn transmit(&mut self, id: PeerId, ecn: Ecn, datagram: Bytes) -> bool {
         let endpoint = self.peers.of(id).and_then(|peer| peer.shared.endpoint());
         let Some(to) = endpoint else { return false };
-        let queued = self.outbox.transmit(Transmit { peer: Some(id), to, ecn: Ecn::NotEct, datagram });
+        let queued = self.outbox.transmit(Transmit { peer: Some(id), to, ecn, datagram });
         if !queued {
             self.forward.refusals.add(Refusal::HandshakeQueueFull, 1);
         }

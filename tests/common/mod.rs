@@ -3,6 +3,7 @@
 
 use std::io::Write;
 
+pub mod flow;
 pub mod network;
 
 /// Is this root? Without it the test says loudly that it was not run; where CI=true it fails.

@@ -31,6 +31,15 @@ fn a_private_key_swapped_while_running_works_within_a_second() {
 }
 
 #[test]
+fn the_same_private_key_again_disturbs_no_session() {
+    let mut world = World::connected();
+    let age = world.status(0, 1).session_age;
+    assert!(age.is_some());
+    world.apply(0, Change::PrivateKey(Some(world.nodes[0].private_key.clone())));
+    assert_eq!(world.status(0, 1).session_age, age);
+}
+
+#[test]
 fn the_responders_key_swapped_is_seen_by_an_initiator_that_knows_the_new_one() {
     let mut world = World::connected();
     let new = key(101);

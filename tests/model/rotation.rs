@@ -161,3 +161,16 @@ fn an_unanswered_rekey_does_not_end_the_session_that_lives() {
     world.arrive(last.from, 1, &last.bytes);
     assert_eq!(world.nodes[1].delivered.len(), 2);
 }
+
+#[test]
+fn what_was_staged_leaves_before_what_is_sent_once_there_is_a_session() {
+    let mut world = World::pair();
+    let mut numbers = vec![world.send(0, 1), world.send(0, 1)];
+    world.busy = Some((0, 1));
+    world.run(millis(100));
+    numbers.push(world.meanwhile.expect("data left"));
+    numbers.push(world.send(0, 1));
+    world.run(millis(100));
+    assert_eq!(world.nodes[1].delivered, numbers);
+    assert_eq!(world.initiations(0), 1);
+}

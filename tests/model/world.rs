@@ -141,6 +141,11 @@ pub struct World {
     /// All that was ever sent.
     pub log: Vec<Sent>,
     rng: ChaCha8Rng,
+    /// When the upper half of the first has sent its next data, and before it does anything else, a packet to
+    /// the second meets the data thread.
+    pub busy: Option<(usize, usize)>,
+    /// The number of that packet.
+    pub meanwhile: Option<u64>,
     flights: BTreeMap<(Time, u64), Flight>,
     counted: u64,
     /// Inner packets on their way: number → (destination node, packet).
@@ -164,6 +169,8 @@ impl World {
             },
             log: Vec::new(),
             rng: ChaCha8Rng::seed_from_u64(seed),
+            busy: None,
+            meanwhile: None,
             flights: BTreeMap::new(),
             counted: 0,
             expected: HashMap::new(),
@@ -255,19 +262,20 @@ impl World {
 
     /// The same with another inner source.
     pub fn send_as(&mut self, from: usize, source: Ipv4Addr, to: usize) -> u64 {
+        let number = self.enters(from, source, to);
+        self.pump(from);
+        number
+    }
+
+    /// It meets the data thread alone; its number.
+    fn enters(&mut self, n: usize, source: Ipv4Addr, to: usize) -> u64 {
         self.counted += 1;
         let number = self.counted;
         let packet = ping(source, inner(to), number);
         self.expected.insert(number, (to, packet.clone()));
-        self.put(from, &packet);
-        number
-    }
-
-    /// A packet enters the TUN of `n`.
-    fn put(&mut self, n: usize, packet: &[u8]) {
         let now = self.now;
         let node = &mut self.nodes[n];
-        node.buffer.space()[..packet.len()].copy_from_slice(packet);
+        node.buffer.space()[..packet.len()].copy_from_slice(&packet);
         let sent = match node.forward.outbound(&mut node.buffer, packet.len(), MTU, now) {
             Outbound::Send { to, datagram, ecn, .. } => Some((to, ecn, datagram.to_vec())),
             Outbound::Staged | Outbound::Unreachable(_) | Outbound::Refused => None,
@@ -275,7 +283,7 @@ impl World {
         if let Some((to, ecn, bytes)) = sent {
             self.emit(n, to, ecn, bytes);
         }
-        self.pump(n);
+        number
     }
 
     /// A datagram leaves a node.
@@ -354,6 +362,10 @@ impl World {
     fn drain(&mut self, n: usize) {
         while let Some(Transmit { to, ecn, datagram, .. }) = self.nodes[n].tunnel.poll_transmit() {
             self.emit(n, to, ecn, datagram.to_vec());
+            let data = self.log.last().is_some_and(Sent::is_data);
+            if let Some((from, to)) = self.busy.take_if(|&mut (from, _)| from == n && data) {
+                self.meanwhile = Some(self.enters(from, inner(from), to));
+            }
         }
         let node = &mut self.nodes[n];
         node.events.extend(std::iter::from_fn(|| node.tunnel.poll_event()));
