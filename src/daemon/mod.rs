@@ -12,9 +12,8 @@ mod signals;
 
 use std::{
     io,
-    os::unix::fs::OpenOptionsExt,
     panic::{AssertUnwindSafe, UnwindSafe, catch_unwind},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -181,8 +180,7 @@ async fn start(config: &Config, options: &Options, host: &mut Host) -> Result<St
     if let Some(holder) = host.device_exists(name).await? {
         return Err(DaemonError::NameTaken { name: name.into(), holder });
     }
-    let turn = Turn::take(config, &options.run_dir).await?;
-    let own_table = if turn.is_some() { host.free_table().await? } else { 0 };
+    let own_table = if Plan::wants_own_table(config) { host.free_table().await? } else { 0 };
     let plan = Plan::new(config, own_table);
     let sockets = open_sockets(config, plan.fwmark)?;
     let port = sockets.port();
@@ -199,7 +197,6 @@ async fn start(config: &Config, options: &Options, host: &mut Host) -> Result<St
         resolver.first_round(NAMES_FIRST).await;
     }
     host.apply(&plan).await?;
-    drop(turn);
     info!(
         interface = name,
         port,
@@ -209,32 +206,6 @@ async fn start(config: &Config, options: &Options, host: &mut Host) -> Result<St
         "up"
     );
     Ok(Started { plan, tunnel, plane, control, requests, resolver, wake })
-}
-
-/// From choosing a free routing table until something stands in it, no other daemon chooses: several start at
-/// once when a machine boots.
-struct Turn {
-    /// Locked; closing it unlocks.
-    _file: std::fs::File,
-}
-
-impl Turn {
-    /// `None` where the file wants no table of its own.
-    async fn take(config: &Config, run_dir: &Path) -> Result<Option<Self>, DaemonError> {
-        if !Plan::wants_own_table(config) {
-            return Ok(None);
-        }
-        let path = run_dir.join("vpnd").join(".tables.lock");
-        let attempted = format!("lock {}", path.display());
-        let locked = tokio::task::spawn_blocking(move || {
-            let file =
-                std::fs::File::options().create(true).truncate(false).write(true).mode(0o600).open(&path)?;
-            file.lock()?;
-            Ok(file)
-        });
-        let file = locked.await.map_err(|_| DaemonError::TaskEnded("lock"))?.map_err(failed(attempted))?;
-        Ok(Some(Self { _file: file }))
-    }
 }
 
 fn open_sockets(config: &Config, fwmark: Option<u32>) -> Result<UdpSockets, DaemonError> {
