@@ -39,7 +39,7 @@ fn padding_never_exceeds_the_mtu_of_the_device() {
     pair.left.ping(pair.right.inner4, 1);
     [&pair.left, &pair.right]
         .into_iter()
-        .for_each(|node| drop(refuse_longer_than(&node.host, usize::from(mtu) + OVERHEAD)));
+        .for_each(|node| refuse_longer_than(&node.host, usize::from(mtu) + OVERHEAD));
     for length in usize::from(mtu) - 16..=usize::from(mtu) {
         let arrived = wait_until(LIMIT, || passes(&pair.left, pair.right.inner4, length));
         assert!(arrived, "a packet of {length} bytes was padded beyond {mtu}");
@@ -56,9 +56,7 @@ fn padding_never_exceeds_the_mtu_of_a_route() {
     }
     let pair = Pair::start("padroute", &Spec { mtu: 1300, ..Spec::default() });
     pair.left.ping(pair.right.inner4, 1);
-    [&pair.left, &pair.right]
-        .into_iter()
-        .for_each(|node| drop(refuse_longer_than(&node.host, 1299 + OVERHEAD)));
+    [&pair.left, &pair.right].into_iter().for_each(|node| refuse_longer_than(&node.host, 1299 + OVERHEAD));
     assert!(!passes(&pair.left, pair.right.inner4, 1297), "padded to 1300, it is refused");
     for (node, other) in [(&pair.left, 2), (&pair.right, 1)] {
         sh(&node.host, &format!("ip route add 10.77.0.{other}/32 dev vpn0 mtu 1299"));
@@ -76,9 +74,7 @@ fn padding_follows_an_mtu_that_is_changed_from_outside() {
     }
     let pair = Pair::start("padmtu", &Spec::default());
     pair.left.ping(pair.right.inner4, 1);
-    [&pair.left, &pair.right]
-        .into_iter()
-        .for_each(|node| drop(refuse_longer_than(&node.host, 1301 + OVERHEAD)));
+    [&pair.left, &pair.right].into_iter().for_each(|node| refuse_longer_than(&node.host, 1301 + OVERHEAD));
     assert!(!passes(&pair.left, pair.right.inner4, 1301), "padded to 1312, it is refused");
     [&pair.left, &pair.right].into_iter().for_each(|node| drop(sh(&node.host, "ip link set vpn0 mtu 1301")));
     for inner in [pair.right.inner4, pair.right.inner6] {
