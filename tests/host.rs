@@ -282,7 +282,7 @@ fn a_default_route_comes_and_goes_with_its_rules() {
         for family in ["-4", "-6"] {
             let rules = rules(family);
             assert_eq!(rules.len(), 2, "{rules:?}");
-            assert!(rules[1].contains("fwmark 0xca6d lookup 51821"), "{rules:?}");
+            assert!(rules[1].contains("fwmark 0xca6d/0xffffff00 lookup 51821"), "{rules:?}");
         }
         host.apply(&plain).await.expect("applied");
         assert_as_before(&before);
@@ -361,8 +361,8 @@ fn the_default_route_leads_all_but_marked_and_better_known_packets_into_the_devi
         assert_eq!(way("route get 203.0.113.5"), DEVICE);
         assert_eq!(way("route get 203.0.113.5 mark 51820"), "up0");
         assert_eq!(way("route get 203.0.113.5 mark 51821"), "up0", "another daemon's packets");
-        assert_eq!(way("route get 203.0.113.5 mark 51456"), "up0", "the first of such marks");
-        assert_eq!(way("route get 203.0.113.5 mark 51455"), DEVICE, "any other mark");
+        assert_eq!(way("route get 203.0.113.5 mark 51712"), "up0", "the first of such marks");
+        assert_eq!(way("route get 203.0.113.5 mark 51711"), DEVICE, "any other mark");
         assert_eq!(way("route get 198.51.100.7"), "up0");
         assert_eq!(way("route get 192.0.2.77"), "up0");
         assert_eq!(way("-6 route get 2001:db8:9::5"), DEVICE);
@@ -443,7 +443,10 @@ fn sweep_removes_what_a_killed_daemon_left_and_nothing_else() {
         ip(&format!("link delete {DEVICE}"));
         let removed = open().await.sweep().await.expect("swept");
         assert_eq!(removed.len(), 4, "{removed:?}");
-        assert!(removed.iter().any(|r| r.contains("not fwmark 0xca6c lookup 51820")), "{removed:?}");
+        assert!(
+            removed.iter().any(|r| r.contains("not fwmark 0xca6c/0xffffff00 lookup 51820")),
+            "{removed:?}"
+        );
         assert_eq!(rules("-6"), of_alive);
         let left = rules("-4");
         assert!(foreign.iter().all(|rule| left.contains(rule)), "{left:?}");
@@ -857,13 +860,15 @@ fn two_daemons_that_start_at_once_are_told_different_tables() {
 }
 
 #[test]
-fn a_tunnel_is_no_device_for_multicast() {
+fn the_kernel_says_nothing_into_the_tunnel_by_itself() {
     in_own_network(async || {
         tunnel(DEVICE);
         let mut host = open().await;
         host.apply(&plan(&["10.77.0.1/24", "fd77::1/64"], &[])).await.expect("applied");
         let flags = ip(&format!("link show {DEVICE}"));
         assert!(!flags.contains("MULTICAST"), "{flags}");
+        let addresses = ip(&format!("-6 address show dev {DEVICE}"));
+        assert!(!addresses.contains("fe80:") && addresses.contains("fd77::1/64"), "{addresses}");
     });
 }
 

@@ -13,7 +13,7 @@ mod signals;
 use std::{
     io,
     panic::{AssertUnwindSafe, UnwindSafe, catch_unwind},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -180,8 +180,7 @@ async fn start(config: &Config, options: &Options, host: &mut Host) -> Result<St
     if let Some(holder) = host.device_exists(name).await? {
         return Err(DaemonError::NameTaken { name: name.into(), holder });
     }
-    let turn = Turn::take(config, &options.run_dir).await?;
-    let own_table = if turn.is_some() { host.free_table().await? } else { 0 };
+    let own_table = if Plan::wants_own_table(config) { host.free_table().await? } else { 0 };
     let plan = Plan::new(config, own_table);
     let sockets = open_sockets(config, plan.fwmark)?;
     let port = sockets.port();
@@ -198,7 +197,6 @@ async fn start(config: &Config, options: &Options, host: &mut Host) -> Result<St
         resolver.first_round(NAMES_FIRST).await;
     }
     host.apply(&plan).await?;
-    drop(turn);
     info!(
         interface = name,
         port,
@@ -208,32 +206,6 @@ async fn start(config: &Config, options: &Options, host: &mut Host) -> Result<St
         "up"
     );
     Ok(Started { plan, tunnel, plane, control, requests, resolver, wake })
-}
-
-/// From choosing a free routing table until something stands in it, no other daemon chooses: several start at
-/// once when a machine boots.
-struct Turn {
-    /// Locked; closing it unlocks.
-    _folder: std::fs::File,
-}
-
-impl Turn {
-    /// `None` where the file wants no table of its own.
-    async fn take(config: &Config, run_dir: &Path) -> Result<Option<Self>, DaemonError> {
-        if !Plan::wants_own_table(config) {
-            return Ok(None);
-        }
-        // The folder itself is locked: nothing has to be made, and nothing is left behind.
-        let folder = run_dir.join("vpnd");
-        let attempted = format!("lock {}", folder.display());
-        let locked = tokio::task::spawn_blocking(move || {
-            let folder = std::fs::File::open(&folder)?;
-            folder.lock()?;
-            Ok(folder)
-        });
-        let folder = locked.await.map_err(|_| DaemonError::TaskEnded("lock"))?.map_err(failed(attempted))?;
-        Ok(Some(Self { _folder: folder }))
-    }
 }
 
 fn open_sockets(config: &Config, fwmark: Option<u32>) -> Result<UdpSockets, DaemonError> {

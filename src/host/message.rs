@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressFlags, AddressMessage, AddressProtocol},
-    link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
+    link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
     route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType},
     rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage},
 };
@@ -55,10 +55,18 @@ impl Link {
         RouteNetlinkMessage::GetLink(LinkMessage::default())
     }
 
+    /// While it is up there is no multicast, as on the kernel's own WireGuard: no group is told into the tunnel.
     pub(super) fn set(index: u32, mtu: u32, up: bool) -> RouteNetlinkMessage {
-        // Nobody in the tunnel is asked for routers, or told of groups: kept silent, as the kernel's own WireGuard.
-        let link = LinkMessageBuilder::<LinkUnspec>::new().index(index).mtu(mtu).multicast(false);
+        let link = LinkMessageBuilder::<LinkUnspec>::new().index(index).mtu(mtu).multicast(!up);
         RouteNetlinkMessage::SetLink(if up { link.up() } else { link.down() }.build())
+    }
+
+    /// Before it is up: the kernel is to give it no link-local address, with which it would ask for routers.
+    pub(super) fn without_link_local(index: u32) -> RouteNetlinkMessage {
+        let mode = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
+        let mut link = LinkMessageBuilder::<LinkUnspec>::new().index(index).build();
+        link.attributes.push(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![mode])]));
+        RouteNetlinkMessage::SetLink(link)
     }
 
     pub(super) fn read(message: &LinkMessage) -> Self {

@@ -166,6 +166,7 @@ fn a_name_is_resolved_again_when_handshakes_go_unanswered() {
     // Without this the end of the session would have to be waited for.
     let file = world.file("own.key");
     fs::write(&file, world.keys[0].to_base64().as_bytes()).expect("a key file");
+    left.set("private-key /dev/null");
     left.set(&format!("private-key {}", file.display()));
     let reached = wait_until(LONG, || left.reaches(right_inner()));
     assert!(reached, "{}", left.log());
