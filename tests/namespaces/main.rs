@@ -18,6 +18,7 @@ mod padding;
 mod refusals;
 mod relay;
 mod roaming;
+mod secrets;
 mod sources;
 mod uapi;
 mod unreachable;
