@@ -132,17 +132,19 @@ impl Tunnel {
     /// Erases sessions and handshake, and asks for no new one. What is staged stays.
     fn drop_secrets(&mut self, id: PeerId, now: Now) {
         self.timers.clear(id, Timer::Retransmit);
-        self.erase_secrets(id, now);
-    }
-
-    /// Erases sessions and pending handshake; retries go on.
-    pub(super) fn erase_secrets(&mut self, id: PeerId, now: Now) {
+        self.erase_sessions(id, now);
         let Some(peer) = self.peers.of_mut(id) else { return };
-        let mut gone = peer.keypairs.clear();
-        peer.shared.set_current(None, now.boot);
-        gone.extend(peer.handshake.pending.take().map(|pending| pending.index()));
+        let pending = peer.handshake.pending.take().map(|pending| pending.index());
         peer.handshake.sent_mac1 = None;
         peer.handshake.cookie = None;
+        self.forget_indices(pending.into_iter().collect());
+    }
+
+    /// Erases the sessions. An attempt that is on its way has keys of its own, seconds old.
+    pub(super) fn erase_sessions(&mut self, id: PeerId, now: Now) {
+        let Some(peer) = self.peers.of_mut(id) else { return };
+        let gone = peer.keypairs.clear();
+        peer.shared.set_current(None, now.boot);
         self.forget_indices(gone);
         self.timers.clear(id, Timer::Reject);
         self.timers.clear(id, Timer::Erase);

@@ -1,9 +1,9 @@
 //! Real tunnels between network namespaces. Run as root; `make namespaces` has all that it needs.
 //! The scenarios are those of the kernel's `netns.sh`; each test that stands for one says its number.
 
+mod battery;
 #[path = "../common/mod.rs"]
 mod common;
-mod battery;
 mod cryptokey;
 mod ecn;
 mod first;
@@ -23,6 +23,7 @@ mod policy;
 mod refusals;
 mod relay;
 mod roaming;
+mod secrets;
 mod sources;
 mod uapi;
 mod unreachable;
