@@ -8,10 +8,9 @@ use std::{
 };
 
 use rand_core::Rng;
-use socket2::{Domain, Protocol, Socket, Type};
-use tokio::{net::UdpSocket, time::timeout};
+use tokio::time::timeout;
 
-use crate::sys::random::os_rng;
+use crate::{plane::udp, sys::random::os_rng};
 
 /// How long each server may take.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -47,7 +46,7 @@ pub(super) async fn look_up(host: &str, mark: u32) -> io::Result<Vec<IpAddr>> {
 
 /// Both questions to one server; IPv6 addresses come before IPv4 ones.
 async fn ask(server: SocketAddr, host: &str, mark: u32) -> io::Result<Vec<IpAddr>> {
-    let socket = UdpSocket::from_std(connected(server, mark)?.into())?;
+    let socket = udp::connected(server, mark)?;
     let mut found = [const { Vec::new() }; 2];
     let first = os_rng().next_u32();
     let questions = [(Kind::Aaaa, first as u16), (Kind::A, (first >> 16) as u16)].map(|(kind, id)| {
@@ -73,19 +72,9 @@ async fn ask(server: SocketAddr, host: &str, mark: u32) -> io::Result<Vec<IpAddr
     Ok(found.concat())
 }
 
-fn connected(to: SocketAddr, mark: u32) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(to), Type::DGRAM, Some(Protocol::UDP))?;
-    socket.set_nonblocking(true)?;
-    if mark != 0 {
-        socket.set_mark(mark)?;
-    }
-    socket.connect(&to.into())?;
-    Ok(socket)
-}
-
 /// Is there a route? Nothing is sent.
 fn is_reachable(address: IpAddr, mark: u32) -> bool {
-    connected(SocketAddr::new(address, 9), mark).is_ok()
+    udp::connected(SocketAddr::new(address, 9), mark).is_ok()
 }
 
 /// The name servers of a resolv.conf(5).
@@ -179,6 +168,7 @@ fn behind_name(mut bytes: &[u8]) -> Option<&[u8]> {
 #[cfg(test)]
 mod tests {
     use hex_literal::hex;
+    use tokio::net::UdpSocket;
 
     use super::*;
 

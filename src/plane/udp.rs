@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use socket2::Socket;
+use socket2::{Domain, Protocol, Socket, Type};
 
 use super::bind;
 use crate::{
@@ -160,6 +160,19 @@ impl UdpSockets {
         let family = if to.is_ipv4() { Family::V4 } else { Family::V6 };
         self.descriptor(family).ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))
     }
+}
+
+/// A socket for a conversation beside the tunnel, which goes past it by the mark of the tunnel's own packets (0: none).
+/// Connected, so that it fails where there is no route. To be called within a runtime.
+pub fn connected(to: SocketAddr, fwmark: u32) -> io::Result<tokio::net::UdpSocket> {
+    let socket = Socket::new(Domain::for_address(to), Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_nonblocking(true)?;
+    // Setting a mark takes a capability, having none does not.
+    if fwmark != 0 {
+        bind::set_mark(&socket, fwmark)?;
+    }
+    socket.connect(&to.into())?;
+    tokio::net::UdpSocket::from_std(socket.into())
 }
 
 /// The address that a datagram came to. An interface is only part of a link-local one: elsewhere it would bind
