@@ -182,7 +182,8 @@ impl Turn {
         let path = run_dir.join("vpnd").join(".tables.lock");
         let attempted = format!("lock {}", path.display());
         let locked = tokio::task::spawn_blocking(move || {
-            let file = std::fs::File::options().create(true).truncate(false).write(true).mode(0o600).open(&path)?;
+            let file =
+                std::fs::File::options().create(true).truncate(false).write(true).mode(0o600).open(&path)?;
             file.lock()?;
             Ok(file)
         });
