@@ -2,6 +2,8 @@
 //! each implementation. `make long` runs it as root, with the release build, and prints the figures.
 //! `VPND_LONG_SECONDS` shortens the ten minutes; below 130 there is no rekey to see.
 
+#![allow(clippy::disallowed_methods, reason = "tests measure how long things take")]
+
 #[path = "common/mod.rs"]
 mod common;
 #[path = "namespaces/mixture.rs"]

@@ -62,7 +62,7 @@ fn end(host: Host, role: Role, other: u32) -> End {
     forward.routes.store(Arc::new(AllowedIps::build(prefixes)));
     let plane = host.run(|| {
         let (tun, sockets) = (TunDevice::create(TUN, MTU).unwrap(), UdpSockets::bind(0, 0).unwrap());
-        Plane::start(Arc::clone(&forward), tun, sockets, PlaneSettings { mtu: MTU }).unwrap()
+        Plane::start(Arc::clone(&forward), tun, sockets, PlaneSettings::new(MTU)).unwrap()
     });
     link::up(&host, TUN).unwrap();
     host.add_address(TUN, &format!("{}/24", role.inner[0])).unwrap();

@@ -10,7 +10,8 @@ use hyper::{body::Bytes, client::conn::http1, header::HOST};
 use hyper_util::rt::TokioIo;
 use tokio::{net::UnixStream, time::timeout};
 
-use crate::control::schema::{PeerReport, StatusReport};
+use crate::control::schema::{PeerReport, RefusalReport, StatusReport};
+use crate::forward::Refusal;
 
 /// Shows interfaces and peers: who is connected, what was carried, what was refused and why.
 #[derive(Debug, clap::Args)]
@@ -185,14 +186,25 @@ fn page(report: &StatusReport, paint: Paint, next: bool) -> String {
     for shown in &report.peers {
         peer(&mut page, shown, report.now, paint);
     }
-    if !report.refusals.is_empty() {
-        put(&mut page, format_args!("\n{}", paint.bold("what was refused")));
-    }
-    for refusal in &report.refusals {
-        let ago = refusal.last.as_ref().map_or(String::new(), |last| format!(" (last {})", ago(last.ago_s)));
-        put(&mut page, format_args!("  {} {}{ago}", paint.bad("•"), printable(&refusal.text)));
-    }
+    let (harmless, wrong): (Vec<_>, Vec<_>) = report.refusals.iter().partition(|one| is_harmless(one));
+    refusals(&mut page, "what was refused", &wrong, paint.bad("•"), paint);
+    refusals(&mut page, "what was left out", &harmless, "•".to_owned(), paint);
     page
+}
+
+/// It tells of nothing that anybody should mend.
+fn is_harmless(refusal: &RefusalReport) -> bool {
+    refusal.reason == Refusal::LinkScope.name()
+}
+
+fn refusals(page: &mut String, title: &str, all: &[&RefusalReport], bullet: String, paint: Paint) {
+    if !all.is_empty() {
+        put(page, format_args!("\n{}", paint.bold(title)));
+    }
+    for refusal in all {
+        let ago = refusal.last.as_ref().map_or(String::new(), |last| format!(" (last {})", ago(last.ago_s)));
+        put(page, format_args!("  {bullet} {}{ago}", printable(&refusal.text)));
+    }
 }
 
 fn peer(page: &mut String, peer: &PeerReport, now: f64, paint: Paint) {
@@ -201,7 +213,8 @@ fn peer(page: &mut String, peer: &PeerReport, now: f64, paint: Paint) {
         format_args!("\n{}  {}", paint.bold(format!("peer {}", printable(&peer.name))), peer.public_key),
     );
     put(page, format_args!("  state         {}", state(peer, now, paint)));
-    let endpoint = peer.endpoint.map_or("not known yet".to_owned(), |endpoint| endpoint.to_string());
+    let unknown = || "not known: the peer has not been heard from, and the file gives none".to_owned();
+    let endpoint = peer.endpoint.map_or_else(unknown, |endpoint| endpoint.to_string());
     let local = peer.local.map_or(String::new(), |local| format!(", reached from {local}"));
     put(page, format_args!("  endpoint      {endpoint}{local}"));
     let (received, sent) = (bytes(peer.rx_bytes), bytes(peer.tx_bytes));
@@ -217,21 +230,35 @@ fn put(page: &mut String, line: std::fmt::Arguments<'_>) {
     writeln!(page, "{line}").expect("a string takes every text");
 }
 
+/// One word for how it stands, then why one may say so; where something can be done, what.
 fn state(peer: &PeerReport, now: f64, paint: Paint) -> String {
-    let handshake = match peer.last_handshake {
-        Some(at) => format!("last handshake {}", ago(now - at)),
-        None => "no handshake yet".to_owned(),
+    let handshake = peer.last_handshake.map(|at| format!("last handshake {}", ago(now - at)));
+    let heard = peer.last_received_s.map(|seconds| format!(", last heard {}", ago(seconds)));
+    let heard = heard.unwrap_or_default();
+    let unanswered = format!("{} unanswered", count(peer.attempts as usize, "handshake initiation"));
+    let never = || "no handshake yet".to_owned();
+    let mut state = match (peer.connected, peer.attempts) {
+        (true, 0) => {
+            format!("{}, {}{heard}", paint.good("connected"), handshake.unwrap_or_else(never))
+        }
+        (true, _) => format!("{}: {unanswered}{heard}", paint.bad("silent")),
+        (false, 1..) => {
+            format!("{}: {unanswered}, {}", paint.bad("not connected"), handshake.unwrap_or_else(never))
+        }
+        (false, 0) => match (handshake, peer.endpoint) {
+            (Some(handshake), Some(_)) => format!("idle, {handshake}; the next packet makes a new one"),
+            (None, Some(_)) => format!("idle, {}; the first packet makes one", never()),
+            (handshake, None) => format!("waiting for it to begin, {}", handshake.unwrap_or_else(never)),
+        },
     };
-    let mut state = match peer.connected {
-        true => format!("{}, {handshake}", paint.good("connected")),
-        false => format!("{}, {handshake}", paint.bad("not connected")),
-    };
-    if peer.attempts > 0 {
-        write!(state, ", {} unanswered", count(peer.attempts as usize, "initiation"))
-            .expect("a string takes it");
-    }
     if peer.staged > 0 {
         write!(state, ", {} waiting", count(peer.staged, "packet")).expect("a string takes it");
+    }
+    if peer.attempts > 0 {
+        let pad = " ".repeat(16);
+        write!(state, "\n{pad}does it run at this endpoint, does it know our public key,")
+            .expect("a string takes it");
+        write!(state, "\n{pad}and do the firewalls on the way let UDP through?").expect("a string takes it");
     }
     state
 }
@@ -283,7 +310,7 @@ fn printable(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::schema::{EvidenceReport, RefusalReport};
+    use crate::control::schema::EvidenceReport;
     use crate::control::{ControlServer, InterfaceStatus, Request};
 
     fn report() -> StatusReport {
@@ -296,7 +323,7 @@ mod tests {
             connected: true,
             session_age_s: Some(1.0),
             last_handshake: Some(1000.0),
-            last_received_s: None,
+            last_received_s: Some(3.0),
             rx_bytes: 1536,
             tx_bytes: 5 << 20,
             rx_packets: 1,
@@ -326,19 +353,27 @@ mod tests {
             under_load: true,
             now: 1125.0,
             peers: vec![peer, silent],
-            refusals: vec![RefusalReport {
-                reason: "mac1".to_owned(),
-                count: 1,
-                last: Some(EvidenceReport {
-                    ago_s: 3.0,
-                    from: None,
-                    peer: None,
-                    key: None,
-                    inner: None,
-                    owner: None,
-                }),
-                text: "something came once.".to_owned(),
-            }],
+            refusals: vec![
+                RefusalReport {
+                    reason: "link_scope".to_owned(),
+                    count: 1,
+                    last: None,
+                    text: "nothing is wrong.".to_owned(),
+                },
+                RefusalReport {
+                    reason: "mac1".to_owned(),
+                    count: 1,
+                    last: Some(EvidenceReport {
+                        ago_s: 3.0,
+                        from: None,
+                        peer: None,
+                        key: None,
+                        inner: None,
+                        owner: None,
+                    }),
+                    text: "something came once.".to_owned(),
+                },
+            ],
         }
     }
 
@@ -351,7 +386,7 @@ interface vpn0: 1 of 2 peers connected
   under load: handshakes are answered with cookies
 
 peer laptop  KEY=
-  state         connected, last handshake 2 minutes, 5 seconds ago
+  state         connected, last handshake 2 minutes, 5 seconds ago, last heard 3 seconds ago
   endpoint      192.0.2.7:51820
   transfer      1.50 KiB received, 5.00 MiB sent
   allowed IPs   10.0.0.0/24, 10.0.1.0/24, 10.0.2.0/24, 10.0.3.0/24, 10.0.4.0/24, 10.0.5.0/24, 10.0.6.0/24, \
@@ -359,15 +394,46 @@ peer laptop  KEY=
   keepalive     every 25 seconds
 
 peer phone\u{fffd}[2J  KEY=
-  state         not connected, no handshake yet, 2 initiations unanswered, 1 packet waiting
-  endpoint      not known yet
+  state         not connected: 2 handshake initiations unanswered, no handshake yet, 1 packet waiting
+                does it run at this endpoint, does it know our public key,
+                and do the firewalls on the way let UDP through?
+  endpoint      not known: the peer has not been heard from, and the file gives none
   transfer      1.50 KiB received, 5.00 MiB sent
   allowed IPs   (none)
 
 what was refused
   • something came once. (last 3 seconds ago)
+
+what was left out
+  • nothing is wrong.
 ";
         assert_eq!(page(&report(), Paint(false), false), expected);
+    }
+
+    #[test]
+    fn each_state_of_a_peer_has_its_own_words() {
+        let told = |change: fn(&mut PeerReport)| {
+            let mut peer = report().peers.remove(0);
+            change(&mut peer);
+            state(&peer, 1125.0, Paint(false)).lines().next().expect("a line").to_owned()
+        };
+        let states = [
+            told(|_| {}),
+            told(|peer| peer.attempts = 3),
+            told(|peer| peer.connected = false),
+            told(|peer| (peer.connected, peer.last_handshake) = (false, None)),
+            told(|peer| (peer.connected, peer.last_handshake, peer.endpoint) = (false, None, None)),
+            told(|peer| (peer.connected, peer.attempts) = (false, 1)),
+        ];
+        let expected = [
+            "connected, last handshake 2 minutes, 5 seconds ago, last heard 3 seconds ago",
+            "silent: 3 handshake initiations unanswered, last heard 3 seconds ago",
+            "idle, last handshake 2 minutes, 5 seconds ago; the next packet makes a new one",
+            "idle, no handshake yet; the first packet makes one",
+            "waiting for it to begin, no handshake yet",
+            "not connected: 1 handshake initiation unanswered, last handshake 2 minutes, 5 seconds ago",
+        ];
+        assert_eq!(states, expected);
     }
 
     #[test]

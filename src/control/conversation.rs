@@ -120,7 +120,20 @@ fn errno(error: &SetError) -> Errno {
     match error {
         SetError::Change(ChangeError::TooManyPeers) => Errno(libc::ENOMEM),
         SetError::Change(ChangeError::OwnKey(_)) => Errno::INVALID,
-        SetError::Io(error) => error.raw_os_error().filter(|n| *n > 0).map_or(Errno::IO, Errno),
+        SetError::Io(error) => match error.raw_os_error().filter(|n| *n > 0) {
+            Some(errno) => Errno(errno),
+            None => Errno(errno_of(error.kind())),
+        },
+    }
+}
+
+/// An error that says more than its errno (who holds the port) has kept only its kind.
+fn errno_of(kind: io::ErrorKind) -> i32 {
+    match kind {
+        io::ErrorKind::AddrInUse => libc::EADDRINUSE,
+        io::ErrorKind::AddrNotAvailable => libc::EADDRNOTAVAIL,
+        io::ErrorKind::PermissionDenied => libc::EACCES,
+        _ => libc::EIO,
     }
 }
 
@@ -138,6 +151,16 @@ fn interface_index(name: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_errno_outlives_the_words_that_were_put_around_it() {
+        let bare = io::Error::from_raw_os_error(libc::EADDRINUSE);
+        let explained = io::Error::new(bare.kind(), format!("port 53 is held by somebody: {bare}"));
+        for error in [bare, explained] {
+            assert_eq!(errno(&SetError::Io(error)), Errno(libc::EADDRINUSE));
+        }
+        assert_eq!(errno(&SetError::Io(io::Error::other("?"))), Errno::IO);
+    }
 
     #[test]
     fn loopback_is_interface_one_and_nonsense_is_none() {

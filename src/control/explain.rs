@@ -46,9 +46,11 @@ fn happened(what: Refusal, last: Option<&EvidenceReport>) -> String {
         },
         Refusal::EcnDropped => format!("a packet of {peer} met congestion and was dropped"),
         Refusal::NoPeer => format!("a packet to {inner}, which no peer has, went into the tunnel"),
+        Refusal::LinkScope => format!("a packet to all on the link ({inner}) went into the tunnel"),
         Refusal::NoEndpoint => {
             format!("a packet for {peer} had nowhere to go, as its endpoint is not known,")
         }
+        Refusal::RoutingLoop => format!("what was sealed for {peer} came back into the tunnel"),
         Refusal::OutboundMalformed => "something that is not IP went into the tunnel".to_owned(),
         Refusal::StagedOverflow => format!("a packet that waited for {peer} gave way to a newer one"),
         Refusal::HandshakeGivenUp => format!("a packet that waited for {peer} was thrown away"),
@@ -85,7 +87,14 @@ fn meaning(what: Refusal) -> &'static str {
         }
         Refusal::EcnDropped => "that is how its sender learns to slow down (RFC 6040)",
         Refusal::NoPeer => "add the address to a peer's allowed IPs, or remove the route",
+        Refusal::LinkScope => {
+            "nothing is wrong: hosts say so much on every device, and a tunnel does not carry it"
+        }
         Refusal::NoEndpoint => "set an endpoint, or let the peer begin",
+        Refusal::RoutingLoop => {
+            "its endpoint is routed into its own tunnel; take the endpoint out of its allowed IPs, or set a fwmark \
+             and route by it"
+        }
         Refusal::OutboundMalformed => "a program on this host writes to the device",
         Refusal::StagedOverflow => "the peer does not answer handshakes",
         Refusal::HandshakeGivenUp => {

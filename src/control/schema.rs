@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::{InterfaceStatus, explain};
 use crate::forward::{Evidence, PeerId, Refusal};
@@ -15,9 +15,9 @@ use crate::tunnel::PeerStatus;
 /// A session older than this is dead (REJECT_AFTER_TIME; paper, section 6.1).
 const SESSION_LIFE: Duration = Duration::from_secs(180);
 
-/// An interface at one moment.
+/// An interface at one moment. `P`: the peers as they are read, or as they are written.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct StatusReport {
+pub struct StatusReport<P = Vec<PeerReport>> {
     /// Device name.
     pub interface: String,
     /// Base64; null: there is no private key.
@@ -33,7 +33,7 @@ pub struct StatusReport {
     /// Wall time of this report, in Unix seconds.
     pub now: f64,
     /// In the order in which they were made.
-    pub peers: Vec<PeerReport>,
+    pub peers: P,
     /// What was refused at least once, by reason.
     pub refusals: Vec<RefusalReport>,
 }
@@ -107,8 +107,18 @@ pub struct EvidenceReport {
     pub owner: Option<String>,
 }
 
-impl From<&InterfaceStatus> for StatusReport {
-    fn from(status: &InterfaceStatus) -> Self {
+/// Peers that become a [`PeerReport`] one after another while they are written: ten thousand at once would
+/// take 8 MB that the allocator then keeps.
+pub struct Peers<'a>(&'a [PeerStatus]);
+
+impl Serialize for Peers<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(PeerReport::from))
+    }
+}
+
+impl<'a> From<&'a InterfaceStatus> for StatusReport<Peers<'a>> {
+    fn from(status: &'a InterfaceStatus) -> Self {
         let tunnel = &status.tunnel;
         let refused = tunnel.refusals.iter().map(|(what, count, last)| {
             let last = last.as_ref().map(|last| EvidenceReport::new(last, status));
@@ -122,7 +132,7 @@ impl From<&InterfaceStatus> for StatusReport {
             mtu: status.mtu,
             under_load: tunnel.under_load,
             now: status.now.as_secs_f64(),
-            peers: tunnel.peers.iter().map(PeerReport::from).collect(),
+            peers: Peers(&tunnel.peers),
             refusals: refused.collect(),
         }
     }

@@ -1,37 +1,36 @@
 //! The one owner that drives the upper half: mutate, drain, mutate. Everything that it waits for stands in
 //! one `select!`; everything it does is bounded, so that a flood of one kind never starves another.
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    sync::{Notify, mpsc},
-};
+use tokio::sync::{Notify, mpsc};
 use tracing::{debug, info, warn};
 
-use super::{DaemonError, failed, lost, resolver::Resolver, say_ready, settings};
+use super::{DaemonError, Started, failed, lost, resolver::Resolver, say_ready, signals::Signals};
 use crate::{
-    config::Config,
     control::{ControlServer, InterfaceStatus, Request, SetError},
-    forward::{Evidence, Refusal},
-    host::{Host, NetworkChange, Plan},
-    plane::{Clock, Plane, udp::Sent},
+    host::{Host, Mtus, NetworkChange},
+    plane::{Clock, Plane, PlaneSettings, udp::Sent},
     sys::timer::BootTimer,
-    tunnel::{Change, Event, Transmit, Tunnel},
+    tunnel::{Change, ChangeError, Event, Transmit, Tunnel},
 };
 
 /// Handshake datagrams and raised peers that one turn takes before it looks at signals and requests again.
 const PER_TURN: usize = 64;
 
 pub(super) struct Driver<'a> {
-    config: &'a Config,
+    name: String,
     fwmark: u32,
+    settings: PlaneSettings,
+    /// With a default route: the mark of packets that do not enter the tunnel.
+    rules_let_pass: Option<u32>,
     tunnel: Tunnel,
     plane: Plane,
     host: &'a Host,
     control: ControlServer,
     requests: mpsc::Receiver<Request>,
     resolver: Resolver,
+    signals: Signals,
     wake: Arc<Notify>,
     timer: BootTimer,
     clock: Clock,
@@ -40,7 +39,6 @@ pub(super) struct Driver<'a> {
 /// What ended one wait.
 enum Woken {
     Signal(&'static str),
-    Ignored(&'static str),
     Queue,
     Timer,
     Request(Request),
@@ -49,45 +47,28 @@ enum Woken {
     Failed(DaemonError),
 }
 
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-}
-
-impl Signals {
-    fn new() -> Result<Self, DaemonError> {
-        let catch = |kind, name| signal(kind).map_err(failed(format!("catch {name}")));
-        Ok(Self {
-            terminate: catch(SignalKind::terminate(), "SIGTERM")?,
-            interrupt: catch(SignalKind::interrupt(), "SIGINT")?,
-            hangup: catch(SignalKind::hangup(), "SIGHUP")?,
-        })
-    }
-}
-
 impl<'a> Driver<'a> {
-    #[expect(clippy::too_many_arguments, reason = "the composition hands over each part that it started")]
     pub(super) fn new(
-        config: &'a Config,
-        plan: Plan,
-        tunnel: Tunnel,
-        plane: Plane,
+        name: String,
         host: &'a Host,
-        control: ControlServer,
-        requests: mpsc::Receiver<Request>,
-        wake: Arc<Notify>,
+        started: Started,
+        signals: Signals,
     ) -> Result<Self, DaemonError> {
         let timer = BootTimer::new().map_err(failed("make a timer on CLOCK_BOOTTIME"))?;
+        let Started { plan, tunnel, plane, control, requests, resolver, wake } = started;
+        let fwmark = plan.fwmark.unwrap_or(0);
         Ok(Self {
-            config,
-            fwmark: plan.fwmark.unwrap_or(0),
+            name,
+            fwmark,
+            settings: PlaneSettings::new(plan.mtu),
+            rules_let_pass: (!plan.rules.is_empty()).then_some(fwmark),
             tunnel,
             plane,
             host,
             control,
             requests,
-            resolver: Resolver::new(config),
+            resolver,
+            signals,
             wake,
             timer,
             clock: Clock,
@@ -96,20 +77,18 @@ impl<'a> Driver<'a> {
 
     /// Until a signal (`Ok`) or something that cannot be mended.
     pub(super) async fn run(&mut self) -> Result<(), DaemonError> {
-        let mut signals = Signals::new()?;
-        let lost_device = self.host.device_lost(&self.config.interface.name);
-        let mut lost_device = std::pin::pin!(lost_device);
+        let name = self.name.clone();
+        let mut lost_device = std::pin::pin!(self.host.device_lost(&name));
+        self.apply_resolved();
         self.tunnel.link_up(self.clock.now());
         self.drain();
-        say_ready(&format!("{} peers, UDP port {}", self.config.peers.len(), self.plane.port()));
+        say_ready(&format!("UDP port {}", self.plane.port()));
         loop {
             self.arm_timer()?;
             let woken = tokio::select! {
-                _ = signals.terminate.recv() => Woken::Signal("SIGTERM"),
-                _ = signals.interrupt.recv() => Woken::Signal("SIGINT"),
-                _ = signals.hangup.recv() => Woken::Ignored("SIGHUP"),
+                signal = self.signals.stop() => Woken::Signal(signal),
                 fatal = self.plane.failed() => Woken::Failed(fatal.into()),
-                what = &mut lost_device => Woken::Failed(lost(&self.config.interface.name, what)),
+                what = &mut lost_device => Woken::Failed(lost(&name, what)),
                 error = self.control.failed() => Woken::Failed(error.into()),
                 Some(request) = self.requests.recv() => Woken::Request(request),
                 () = self.resolver.resolved() => Woken::Resolved,
@@ -122,9 +101,6 @@ impl<'a> Driver<'a> {
                     info!(signal = name, "stopping");
                     return Ok(());
                 }
-                Woken::Ignored(name) => {
-                    info!(signal = name, "ignored: reloading is not part of this version")
-                }
                 Woken::Failed(error) => return Err(error),
                 Woken::Request(request) => self.answer(request),
                 Woken::Resolved => self.apply_resolved(),
@@ -136,7 +112,7 @@ impl<'a> Driver<'a> {
     }
 
     /// Stops the data threads; the device vanishes with them.
-    pub(super) async fn stop(self) {
+    pub(super) fn stop(self) {
         self.plane.stop();
     }
 
@@ -188,28 +164,23 @@ impl<'a> Driver<'a> {
                     self.tunnel.forget_local(peer);
                 }
             }
-            Err(error) => {
-                debug!(to = %transmit.to.remote, %error, "could not send");
-                let evidence = Evidence {
-                    at: self.clock.boot(),
-                    from: Some(transmit.to.remote),
-                    peer: transmit.peer,
-                    ..Evidence::default()
-                };
-                self.tunnel.forward().refusals.count(Refusal::SendFailed, evidence);
-            }
+            // The plane has counted it.
+            Err(error) => debug!(to = %transmit.to.remote, %error, "could not send"),
         }
     }
 
     fn happened(&mut self, event: Event) {
         match event {
-            Event::Connected { label, from, first: true, .. } => {
-                info!(peer = label, endpoint = %from, "connected")
+            Event::Connected { key, label, from, initiator, first, .. } => {
+                if first {
+                    info!(peer = label, endpoint = %from, "connected");
+                } else {
+                    debug!(peer = label, endpoint = %from, initiator, "session renewed");
+                }
+                self.resolver.answered_from(&key, from);
             }
-            Event::Connected { label, from, initiator, .. } => {
-                debug!(peer = label, endpoint = %from, initiator, "session renewed");
-            }
-            Event::Roamed { label, from, to, .. } => {
+            Event::Roamed { key, label, from, to, .. } => {
+                self.resolver.answered_from(&key, to);
                 let from = from.map(|from| from.to_string()).unwrap_or_default();
                 info!(peer = label, from, %to, "roamed");
             }
@@ -250,7 +221,24 @@ impl<'a> Driver<'a> {
         match change {
             NetworkChange::AddressRemoved(address) => self.tunnel.forget_locals(Some(address)),
             NetworkChange::RouteChanged | NetworkChange::LinkChanged => self.tunnel.forget_locals(None),
+            NetworkChange::Mtus(mtus) => return self.follow_mtus(&mtus),
         }
+        self.resolver.network_changed();
+    }
+
+    /// Padding must not make a packet larger than what the device, or the route it came by, lets through.
+    fn follow_mtus(&mut self, mtus: &Mtus) {
+        let bytes = |mtu: u32| u16::try_from(mtu).unwrap_or(u16::MAX);
+        let mtu = bytes(mtus.device);
+        let route_mtus =
+            mtus.routes.iter().copied().map(bytes).filter(|one| (1..mtu).contains(one)).collect();
+        let settings = PlaneSettings { mtu, route_mtus };
+        if settings == self.settings {
+            return;
+        }
+        info!(mtu, routes = ?settings.route_mtus, "the MTU of the device, or of a route to it, was changed");
+        self.plane.set(settings.clone());
+        self.settings = settings;
     }
 
     fn answer(&mut self, request: Request) {
@@ -265,29 +253,63 @@ impl<'a> Driver<'a> {
         }
     }
 
+    /// What the host may refuse comes first, so that a port that is taken changes nothing.
     fn set(&mut self, changes: Vec<Change>) -> Result<(), SetError> {
-        for change in changes {
-            match change {
+        for change in &changes {
+            match *change {
                 Change::ListenPort(port) if port == self.plane.port() => {}
-                Change::ListenPort(port) => self.plane.rebind(port, self.fwmark)?,
-                Change::Fwmark(mark) => {
-                    self.plane.set_mark(mark)?;
-                    self.fwmark = mark;
+                Change::ListenPort(port) => {
+                    self.plane.rebind(port, self.fwmark)?;
+                    self.tunnel.forget_locals(None);
+                    info!(port = self.plane.port(), "listening on another UDP port");
                 }
-                change => self.tunnel.apply(change, self.clock.now())?,
+                Change::Fwmark(mark) => self.set_mark(mark)?,
+                _ => {}
             }
         }
+        let done = changes.into_iter().try_for_each(|change| self.change(change));
         self.tunnel.publish();
+        Ok(done?)
+    }
+
+    fn change(&mut self, change: Change) -> Result<(), ChangeError> {
+        self.resolver.changed_by_hand(&change);
+        match self.tunnel.apply(change, self.clock.now()) {
+            // As the kernel: one configuration serves all ends, and each leaves itself out.
+            Err(ChangeError::OwnKey(key)) => {
+                info!(key = key.short(), "a peer with our own public key is left out");
+                Ok(())
+            }
+            done => done,
+        }
+    }
+
+    /// With a default route the rules let one mark alone pass by the tunnel; with another one the tunnel's own
+    /// packets would enter it. `wg syncconf` sends 0 where its file names none: that is no wish for another.
+    fn set_mark(&mut self, mark: u32) -> Result<(), SetError> {
+        match self.rules_let_pass {
+            Some(own) if mark == 0 || mark == own => return Ok(()),
+            Some(own) => {
+                let (own, mark) = (format!("{own:#x}"), format!("{mark:#x}"));
+                warn!(own, mark, "the mark cannot change while a default route leads into the tunnel");
+                return Err(io::Error::from_raw_os_error(libc::EBUSY).into());
+            }
+            None => {}
+        }
+        self.plane.set_mark(mark)?;
+        self.resolver.set_mark(mark);
+        self.fwmark = mark;
+        self.tunnel.forget_locals(None); // the mark may lead another way, with another source
         Ok(())
     }
 
     fn status(&self) -> InterfaceStatus {
         let now = self.clock.now();
         InterfaceStatus {
-            name: self.config.interface.name.clone(),
+            name: self.name.clone(),
             listen_port: self.plane.port(),
             fwmark: self.fwmark,
-            mtu: settings(self.config).mtu,
+            mtu: self.settings.mtu,
             tunnel: self.tunnel.status(now),
             now: now.wall,
             boot: now.boot,

@@ -1,6 +1,6 @@
 //! From the TUN to the wire: destination → peer → session → seal, in place.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use super::{
     Endpoint, Evidence, Forward, Peer, Raised, Refusal, Session, Time, padding::padded_len, peer::Reserved,
@@ -8,7 +8,7 @@ use super::{
 use crate::wire::{
     ecn::{self, Ecn},
     icmp, ip,
-    message::{TAG_LEN, TRANSPORT_HEADER_LEN},
+    message::{TAG_LEN, TRANSPORT_HEADER_LEN, TransportHeader},
 };
 
 /// Largest packet that a TUN hands out.
@@ -118,13 +118,22 @@ impl Forward {
         let inner = Some(header.destination);
         let routes = self.routes.load();
         let Some((peer, _)) = routes.find(header.destination) else {
-            self.refusals.count(Refusal::NoPeer, Evidence { at: now, inner, ..Evidence::default() });
+            let evidence = Evidence { at: now, inner, ..Evidence::default() };
+            if is_link_scope(header.destination) {
+                self.refusals.count(Refusal::LinkScope, evidence);
+                return Err(Outbound::Refused);
+            }
+            self.refusals.count(Refusal::NoPeer, evidence);
             return Err(Outbound::Unreachable(icmp::Unreachable::NoPeer));
         };
         let Some(to) = peer.endpoint() else {
             self.refusals.count(Refusal::NoEndpoint, Evidence { at: now, inner, ..Evidence::about(peer) });
             return Err(Outbound::Unreachable(icmp::Unreachable::NoEndpoint));
         };
+        if is_own_datagram(packet, &header, peer, &to) {
+            self.refusals.count(Refusal::RoutingLoop, Evidence { at: now, inner, ..Evidence::about(peer) });
+            return Err(Outbound::Refused);
+        }
         Ok(Routed { peer: peer.clone(), to, header })
     }
 
@@ -164,6 +173,31 @@ impl Forward {
         if first || peer.may_wish(now) {
             peer.wish(now);
             self.raise(peer, Raised::WANTS_SESSION);
+        }
+    }
+}
+
+/// Is it a datagram that we sealed for this very peer? Then the way to its endpoint leads into its own tunnel,
+/// and would wrap it again each time it comes round. Another's tunnel to the same endpoint has another index.
+fn is_own_datagram(packet: &[u8], header: &ip::Header, peer: &Peer, to: &Endpoint) -> bool {
+    if header.destination != to.remote.ip() {
+        return false;
+    }
+    let Some((ip::UDP, udp)) = ip::upper_layer(packet) else { return false };
+    let Some((ports, sealed)) = udp.split_first_chunk::<{ ip::UDP_HEADER_LEN }>() else { return false };
+    let index = TransportHeader::parse(sealed).map(|header| header.receiver);
+    let port = u16::from_be_bytes([ports[2], ports[3]]);
+    port == to.remote.port() && peer.current().is_some_and(|session| Ok(session.start().remote) == index)
+}
+
+/// Is it for all, or for a group, on the link itself? Router solicitations, MLD, IGMP and mDNS go into every
+/// device; a tunnel has no link that would carry them.
+fn is_link_scope(destination: IpAddr) -> bool {
+    match destination {
+        IpAddr::V4(v4) => v4.is_broadcast() || matches!(v4.octets(), [224, 0, 0, _]),
+        // The scope is the low half of the second byte (RFC 4291, section 2.7): interface or link.
+        IpAddr::V6(v6) => {
+            matches!(v6.octets(), [0xff, flags_and_scope, ..] if matches!(flags_and_scope & 0xf, 1 | 2))
         }
     }
 }

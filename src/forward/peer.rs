@@ -16,7 +16,10 @@ use super::{
     Session, Time,
     staged::{Budget, StagedQueue},
 };
-pub use super::{activity::Activity, staged::STAGED_PACKETS};
+pub use super::{
+    activity::Activity,
+    staged::{STAGED_PACKETS, StagedDatagram},
+};
 use crate::noise::PublicKey;
 
 #[cfg(test)]
@@ -167,7 +170,7 @@ impl Peer {
     /// Upper half: from now on seal with this one (or with none). Seals what was staged with it, in order and
     /// before any later packet, and returns those datagrams for the caller to send. They are counted as data
     /// sent; the caller arms its timer for [`Activity::unanswered_since`] itself, as nothing is raised.
-    pub fn set_current(&self, session: Option<Arc<Session>>, now: Time) -> Vec<Vec<u8>> {
+    pub fn set_current(&self, session: Option<Arc<Session>>, now: Time) -> Vec<StagedDatagram> {
         let mut staged = self.lock_staged();
         let datagrams = session.as_ref().map_or_else(Vec::new, |session| staged.seal_all(session, now));
         self.current.store(session);
@@ -178,7 +181,7 @@ impl Peer {
     /// The same in steps, so that what was staged also *leaves* before any later packet: where something was
     /// staged, the session is not the current one yet; the caller sends these datagrams and comes again. Packets
     /// that come meanwhile are staged. Nothing returned: it is the current one.
-    pub fn hand_over(&self, session: &Arc<Session>, now: Time) -> Vec<Vec<u8>> {
+    pub fn hand_over(&self, session: &Arc<Session>, now: Time) -> Vec<StagedDatagram> {
         let mut staged = self.lock_staged();
         let datagrams = staged.seal_all(session, now);
         if datagrams.is_empty() {
@@ -188,13 +191,14 @@ impl Peer {
         self.staged_sent(&datagrams, now);
         datagrams
     }
-    fn staged_sent(&self, datagrams: &[Vec<u8>], now: Time) {
+    fn staged_sent(&self, datagrams: &[StagedDatagram], now: Time) {
         if datagrams.is_empty() {
             return;
         }
-        let bytes = datagrams.iter().map(|datagram| datagram.len() as u64).sum();
+        let bytes = datagrams.iter().map(|datagram| datagram.bytes.len() as u64).sum();
         let _timer_is_the_callers = self.activity.data_sent(datagrams.len() as u64, bytes, now);
     }
+
     /// Takes the next `n` counters of the current session, if there is one that may still seal.
     pub(super) fn reserve(&self, n: u64, now: Time) -> Option<Reserved> {
         let session = self.current.load();

@@ -61,8 +61,13 @@ pub enum Refusal {
     EcnDropped,
     /// Outbound: no peer owns the destination.
     NoPeer,
+    /// Outbound: multicast of the link (224.0.0.0/24, ff01::/16, ff02::/16) or 255.255.255.255, which the kernel
+    /// and many programs send into every device, and which no peer asked for. Nothing is wrong.
+    LinkScope,
     /// Outbound: the peer has no endpoint yet.
     NoEndpoint,
+    /// Outbound: what we sealed for a peer came back, as its endpoint is routed into its own tunnel.
+    RoutingLoop,
     /// Outbound: what came from the TUN is not IP.
     OutboundMalformed,
     /// Outbound: the oldest staged packet was dropped for a newer one.
@@ -79,7 +84,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// All of them, in order.
-    pub const ALL: [Refusal; 29] = [
+    pub const ALL: [Refusal; 31] = [
         Refusal::Malformed,
         Refusal::Mac1,
         Refusal::CookieWanted,
@@ -102,7 +107,9 @@ impl Refusal {
         Refusal::SourceNotAllowed,
         Refusal::EcnDropped,
         Refusal::NoPeer,
+        Refusal::LinkScope,
         Refusal::NoEndpoint,
+        Refusal::RoutingLoop,
         Refusal::OutboundMalformed,
         Refusal::StagedOverflow,
         Refusal::HandshakeGivenUp,
@@ -135,7 +142,9 @@ impl Refusal {
             Refusal::SourceNotAllowed => "source_not_allowed",
             Refusal::EcnDropped => "ecn_dropped",
             Refusal::NoPeer => "no_peer",
+            Refusal::LinkScope => "link_scope",
             Refusal::NoEndpoint => "no_endpoint",
+            Refusal::RoutingLoop => "routing_loop",
             Refusal::OutboundMalformed => "outbound_malformed",
             Refusal::StagedOverflow => "staged_overflow",
             Refusal::HandshakeGivenUp => "handshake_given_up",
@@ -157,7 +166,7 @@ pub struct Evidence {
     pub peer: Option<PeerId>,
     /// The static key it was about ([`Refusal::UnknownKey`], and the peer's where one is known).
     pub key: Option<PublicKey>,
-    /// The inner source ([`Refusal::SourceNotAllowed`]) or destination ([`Refusal::NoPeer`]).
+    /// The inner source ([`Refusal::SourceNotAllowed`]) or destination ([`Refusal::NoPeer`], [`Refusal::LinkScope`]).
     pub inner: Option<IpAddr>,
     /// Who owns `inner`, if any peer does.
     pub owner: Option<PublicKey>,
@@ -165,7 +174,7 @@ pub struct Evidence {
 
 impl Evidence {
     /// What is known of something that is about this peer.
-    pub(super) fn about(peer: &Peer) -> Self {
+    pub fn about(peer: &Peer) -> Self {
         Self { peer: Some(peer.id), key: Some(peer.public_key), ..Self::default() }
     }
 }

@@ -9,6 +9,10 @@ use std::{
 };
 
 use super::{Session, Time};
+use crate::wire::{
+    ecn::{Ecn, encapsulate},
+    ip,
+};
 
 /// Packets that wait for a session (the kernel's MAX_STAGED_PACKETS); the oldest is dropped first.
 pub const STAGED_PACKETS: usize = 128;
@@ -16,6 +20,15 @@ pub const STAGED_PACKETS: usize = 128;
 pub(super) const STAGED_BYTES: usize = 32 << 20;
 /// What a packet costs beside its own bytes: its place in the queue and the allocator's share.
 const OVERHEAD: usize = 64;
+
+/// A packet that waited and is sealed now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StagedDatagram {
+    /// Outer congestion field (RFC 6040, section 4.1).
+    pub ecn: Ecn,
+    /// The transport message.
+    pub bytes: Vec<u8>,
+}
 
 /// One peer's waiting packets, oldest first.
 #[derive(Default)]
@@ -60,11 +73,12 @@ impl StagedQueue {
     }
 
     /// Seals all packets, oldest first. A session that comes to its end leaves the rest waiting.
-    pub(super) fn seal_all(&mut self, session: &Session, now: Time) -> Vec<Vec<u8>> {
+    pub(super) fn seal_all(&mut self, session: &Session, now: Time) -> Vec<StagedDatagram> {
         let mut datagrams = Vec::with_capacity(self.packets.len());
         while let Some(Waiting { packet, mtu, .. }) = self.packets.front() {
             let Some(datagram) = session.seal(packet, *mtu, now) else { return datagrams };
-            datagrams.push(datagram);
+            let ecn = ip::parse(packet).map_or(Ecn::NotEct, |header| encapsulate(header.ecn));
+            datagrams.push(StagedDatagram { ecn, bytes: datagram });
             self.packets.pop_front();
         }
         // An idle peer keeps no memory for its next handshake.

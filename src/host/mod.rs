@@ -19,7 +19,7 @@ mod step; // one do, and its undo beside it
 mod table; // a routing table nobody uses
 mod watch; // the device lost, the network changed
 
-use std::{io, net::IpAddr};
+use std::{collections::BTreeSet, io, net::IpAddr};
 
 use tokio::sync::Mutex;
 
@@ -28,6 +28,7 @@ pub use plan::{MAIN_TABLE, Plan, Route, Rule};
 
 use apply::{Device, Placed};
 use exchange::Exchange;
+use table::Claim;
 use watch::{Changes, Subscription};
 
 /// A netlink request that failed: what was attempted, what came back, what to do.
@@ -49,6 +50,8 @@ pub struct Host {
     changes: Mutex<Changes>,
     /// By `apply`, until `undo`.
     placed: Option<Placed>,
+    /// The table that `free_table` named last.
+    claim: Mutex<Option<Claim>>,
 }
 
 impl Host {
@@ -64,6 +67,7 @@ impl Host {
             device_events: Mutex::new(device_events),
             changes: Mutex::new(changes),
             placed: None,
+            claim: Mutex::new(None),
         })
     }
 
@@ -111,7 +115,7 @@ impl Host {
     }
 
     /// Waits for the next change of the host's network that can move or break the tunnel's own path: an address
-    /// went, a route, rule or link changed. What happens to our own device is left out; a burst is told once.
+    /// went, a route, rule or link changed. Of our own device only its MTUs are told; a burst is told once.
     /// May be dropped and called again without losing a change; one caller at a time.
     pub async fn network_changed(&self) -> NetworkChange {
         let own = self.placed.as_ref().map(|placed| placed.index);
@@ -128,9 +132,14 @@ impl Host {
         }
     }
 
-    /// A table number (and mark) that no route, no rule and no other daemon uses: from 51820 up, as wg-quick.
+    /// A table number (and mark) that no route, no rule and no other daemon uses: from 51820 up, as wg-quick. It
+    /// is this host's, against other daemons, until the next call.
     pub async fn free_table(&self) -> Result<u32, HostError> {
-        table::free(&mut *self.exchange.lock().await).await
+        let mut claim = self.claim.lock().await;
+        *claim = None;
+        let (table, taken) = table::free(&mut *self.exchange.lock().await).await?;
+        *claim = Some(taken);
+        Ok(table)
     }
 
     /// Is `address` one of this host's?
@@ -156,8 +165,17 @@ pub enum Lost {
     Down,
 }
 
+/// What bounds a packet on its way into our device.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mtus {
+    /// Of the device.
+    pub device: u32,
+    /// Those that routes to it name (`ip route add … mtu 1300`).
+    pub routes: BTreeSet<u32>,
+}
+
 /// What became of the host's network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NetworkChange {
     /// No device has this address any more: forget it as a source.
     AddressRemoved(IpAddr),
@@ -165,4 +183,6 @@ pub enum NetworkChange {
     RouteChanged,
     /// A device came, went, or changed between up and down.
     LinkChanged,
+    /// The MTU of our own device may have changed, or one that a route to it names.
+    Mtus(Mtus),
 }

@@ -1,9 +1,11 @@
 //! What is there: links, addresses, routes and rules, as the kernel lists them.
 
+use std::collections::BTreeSet;
+
 use netlink_packet_route::RouteNetlinkMessage;
 
 use super::{
-    HostError,
+    HostError, Mtus,
     exchange::{Exchange, Refused},
     message::{Address, Link, PresentRoute, PresentRule},
 };
@@ -62,6 +64,16 @@ impl Exchange {
         };
         let question = PresentRoute::all(v6, table, index);
         self.dump(&question, read).await.map_err(|e| HostError::new("show routes", e))
+    }
+
+    /// The MTUs that bound a packet to the device with this index; none if it is gone.
+    pub(super) async fn mtus(&mut self, index: u32) -> Result<Option<Mtus>, HostError> {
+        let Some(link) = self.link_at(index).await? else { return Ok(None) };
+        let mut routes = BTreeSet::new();
+        for v6 in [false, true] {
+            routes.extend(self.routes(v6, None, Some(index), |r| r.mtu).await?);
+        }
+        Ok(Some(Mtus { device: link.mtu, routes }))
     }
 
     /// The policy rules of one family, in order.

@@ -221,6 +221,11 @@ struct Known {
     /// With the index of the device that has it.
     addresses: BTreeSet<(IpAddr, u32)>,
     links: BTreeMap<u32, LinkFlags>,
+    own_mtu: u32,
+    /// Some route to our device names an MTU, or did.
+    routes_name_mtu: bool,
+    /// What bounds a packet to our device must be read again.
+    mtus_changed: bool,
 }
 
 impl Changes {
@@ -248,8 +253,11 @@ impl Changes {
             if let Some(change) = self.pending.pop_front() {
                 return change;
             }
-            let outcome =
-                if self.stale { self.read_again(exchange, own).await } else { self.hear(own).await };
+            let outcome = match own {
+                _ if self.stale => self.read_again(exchange, own).await,
+                Some(own) if self.known.mtus_changed => self.read_mtus(exchange, own).await,
+                _ => self.hear(own).await,
+            };
             if let Err(error) = outcome {
                 tracing::debug!(%error, "changes of the network could not be read");
                 self.stale = true;
@@ -284,6 +292,7 @@ impl Changes {
     async fn read_again(&mut self, exchange: &Mutex<Exchange>, own: Option<u32>) -> Result<(), HostError> {
         let now = Known::read(&mut *exchange.lock().await).await?;
         let before = std::mem::replace(&mut self.known, now);
+        self.known.mtus_changed = true;
         self.stale = false;
         for (address, index) in before.addresses {
             if Some(index) != own && !self.known.has(address) {
@@ -292,6 +301,14 @@ impl Changes {
         }
         self.tell(Some(NetworkChange::RouteChanged));
         self.tell(Some(NetworkChange::LinkChanged));
+        Ok(())
+    }
+
+    async fn read_mtus(&mut self, exchange: &Mutex<Exchange>, own: u32) -> Result<(), HostError> {
+        let mtus = exchange.lock().await.mtus(own).await?;
+        self.known.mtus_changed = false;
+        // If the device is gone, that is told by `device_lost`.
+        self.tell(mtus.map(NetworkChange::Mtus));
         Ok(())
     }
 
@@ -306,7 +323,7 @@ impl Known {
             exchange.addresses().await?.into_iter().map(|a| (a.network.addr(), a.index)).collect();
         let links =
             exchange.links().await?.into_iter().map(|link| (link.index, matters(link.flags))).collect();
-        Ok(Self { addresses, links })
+        Ok(Self { addresses, links, ..Self::default() })
     }
 
     /// Takes a message in; says what it changes for us.
@@ -326,7 +343,10 @@ impl Known {
                 is_gone.then_some(NetworkChange::AddressRemoved(network.addr()))
             }
             M::NewLink(link) if link.header.interface_family == AddressFamily::Unspec => {
-                let Link { index, flags, .. } = Link::read(link);
+                let Link { index, flags, mtu, .. } = Link::read(link);
+                if Some(index) == own && self.own_mtu != mtu {
+                    (self.own_mtu, self.mtus_changed) = (mtu, true);
+                }
                 let is_new = self.links.insert(index, matters(flags)) != Some(matters(flags));
                 (is_new && is_foreign(index)).then_some(NetworkChange::LinkChanged)
             }
@@ -337,6 +357,10 @@ impl Known {
             M::NewRoute(route) | M::DelRoute(route) => {
                 let v6 = route.header.address_family == AddressFamily::Inet6;
                 let route = PresentRoute::read(route, v6)?;
+                if own.is_some() && route.index == own {
+                    self.routes_name_mtu |= route.mtu.is_some();
+                    self.mtus_changed |= self.routes_name_mtu;
+                }
                 let counts =
                     !route.cloned && route.route.table != LOCAL_TABLE && route.index.is_none_or(is_foreign);
                 counts.then_some(NetworkChange::RouteChanged)

@@ -20,7 +20,7 @@ use super::{
     ping::{MARK, Ping},
     traffic::tcp_transfer,
 };
-use crate::noise::PrivateKey;
+use crate::{noise::PrivateKey, sys};
 
 /// The device of the tunnel on both hosts.
 pub const TUN: &str = "vpn0";
@@ -80,7 +80,7 @@ impl Demo {
             host.add_address(WIRE, &format!("{}/24", place.outer()))?;
             host.add_address(WIRE, &format!("{}/64", place.outer_v6()))?;
         }
-        let mut rng = rand_core::UnwrapErr(getrandom::SysRng);
+        let mut rng = sys::random::os_rng();
         let keys = [PrivateKey::generate(&mut rng), PrivateKey::generate(&mut rng)];
         let mut no_netfilter = None;
         let mut start = |host: Host, place: Place, other: Place, own: &PrivateKey, peer: &PrivateKey| {

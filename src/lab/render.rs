@@ -8,10 +8,10 @@ use super::{
 };
 
 /// No line is longer.
-pub const WIDTH: usize = 100;
+pub(super) const WIDTH: usize = 100;
 
 impl Page {
-    /// The page, lines of at most `WIDTH` characters; with colours for a terminal if asked.
+    /// The page, lines of at most 100 characters; with colours for a terminal if asked.
     pub fn render(&self, colours: bool) -> String {
         let mut text = Text { out: String::new(), colours };
         self.opening(&mut text);

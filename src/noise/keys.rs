@@ -32,13 +32,15 @@ impl FromStr for PublicKey {
     type Err = NotAKey;
     /// From base64.
     fn from_str(s: &str) -> Result<Self, NotAKey> {
-        text::from_base64(s).map(|bytes| Self(*bytes))
+        let mut key = Self([0; 32]);
+        text::from_base64(s, &mut key.0).map(|()| key)
     }
 }
 impl PublicKey {
     /// From 64 hex digits, as on the control socket.
     pub fn from_hex(s: &str) -> Result<Self, NotAKey> {
-        text::from_hex(s).map(|bytes| Self(*bytes))
+        let mut key = Self([0; 32]);
+        text::from_hex(s, &mut key.0).map(|()| key)
     }
     /// 64 lower-case hex digits.
     pub fn to_hex(&self) -> String {
@@ -52,26 +54,28 @@ impl PublicKey {
     }
 }
 
-/// A Curve25519 private key, clamped.
+/// A Curve25519 private key, clamped. On the heap, so that handing it on leaves no copy on the stack.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
-pub struct PrivateKey([u8; 32]);
+pub struct PrivateKey(Box<[u8; 32]>);
 
 impl PrivateKey {
     /// From 32 random bytes; clamped (RFC 7748, section 5).
     pub fn new(mut bytes: [u8; 32]) -> Self {
-        let key = Self(bytes).clamped();
+        let mut key = Self(Box::default());
+        key.0.copy_from_slice(&bytes);
         bytes.zeroize();
-        key
+        key.clamped()
     }
     /// A new key.
     pub fn generate(rng: &mut (impl CryptoRng + ?Sized)) -> Self {
-        let mut key = Self([0; 32]);
-        rng.fill_bytes(&mut key.0);
+        let mut key = Self(Box::default());
+        rng.fill_bytes(&mut *key.0);
         key.clamped()
     }
     /// From 64 hex digits, as on the control socket. (There, all zero means "no key": look before.)
     pub fn from_hex(s: &str) -> Result<Self, NotAKey> {
-        text::from_hex(s).map(|bytes| Self(*bytes).clamped())
+        let mut key = Self(Box::default());
+        text::from_hex(s, &mut key.0).map(|()| key.clamped())
     }
     /// 64 lower-case hex digits, for the control socket alone.
     pub fn to_hex(&self) -> Zeroizing<String> {
@@ -83,7 +87,9 @@ impl PrivateKey {
     }
     /// Its public key.
     pub fn public_key(&self) -> PublicKey {
-        PublicKey(x25519_dalek::PublicKey::from(&StaticSecret::from(self.0)).to_bytes())
+        let public = x25519_dalek::PublicKey::from(&StaticSecret::from(*self.0)).to_bytes();
+        wipe_stack();
+        PublicKey(public)
     }
     /// The bytes: only for a calculation, a file or the control socket; the caller erases what it copies.
     pub fn expose(&self) -> &[u8; 32] {
@@ -91,8 +97,10 @@ impl PrivateKey {
     }
     /// X25519 (RFC 7748, section 5). `None`: the result is zero, as `public` is of low order (section 6.1).
     pub(super) fn agree(&self, public: &PublicKey) -> Option<Secret> {
-        let shared = StaticSecret::from(self.0).diffie_hellman(&public.0.into());
-        shared.was_contributory().then(|| Secret::new(shared.to_bytes()))
+        let shared = StaticSecret::from(*self.0).diffie_hellman(&public.0.into());
+        let shared = shared.was_contributory().then(|| Secret::new(shared.to_bytes()));
+        wipe_stack();
+        shared
     }
     fn clamped(mut self) -> Self {
         self.0[0] &= 0xf8;
@@ -103,7 +111,7 @@ impl PrivateKey {
 impl PartialEq for PrivateKey {
     /// In constant time.
     fn eq(&self, other: &Self) -> bool {
-        self.0.ct_eq(&other.0).into()
+        self.0.ct_eq(&*other.0).into()
     }
 }
 impl Eq for PrivateKey {}
@@ -111,7 +119,8 @@ impl FromStr for PrivateKey {
     type Err = NotAKey;
     /// From base64; clamped.
     fn from_str(s: &str) -> Result<Self, NotAKey> {
-        text::from_base64(s).map(|bytes| Self(*bytes).clamped())
+        let mut key = Self(Box::default());
+        text::from_base64(s, &mut key.0).map(|()| key.clamped())
     }
 }
 impl fmt::Debug for PrivateKey {
@@ -120,26 +129,34 @@ impl fmt::Debug for PrivateKey {
     }
 }
 
-/// A preshared key (the psk2 of the pattern); all zero is the same as none.
+/// Overwrites what the calls just before have left on the stack: the crate takes keys by value.
+#[inline(never)]
+fn wipe_stack() {
+    std::hint::black_box(&mut [0u8; 8192]);
+}
+
+/// A preshared key (the psk2 of the pattern); all zero is the same as none. On the heap, as a private key.
 #[derive(Clone, Default, Zeroize, ZeroizeOnDrop)]
-pub struct PresharedKey([u8; 32]);
+pub struct PresharedKey(Box<[u8; 32]>);
 
 impl PresharedKey {
     /// From 32 bytes.
     pub fn new(mut bytes: [u8; 32]) -> Self {
-        let key = Self(bytes);
+        let mut key = Self::default();
+        key.0.copy_from_slice(&bytes);
         bytes.zeroize();
         key
     }
     /// A new key.
     pub fn generate(rng: &mut (impl CryptoRng + ?Sized)) -> Self {
-        let mut key = Self([0; 32]);
-        rng.fill_bytes(&mut key.0);
+        let mut key = Self::default();
+        rng.fill_bytes(&mut *key.0);
         key
     }
     /// From 64 hex digits, as on the control socket.
     pub fn from_hex(s: &str) -> Result<Self, NotAKey> {
-        text::from_hex(s).map(|bytes| Self(*bytes))
+        let mut key = Self::default();
+        text::from_hex(s, &mut key.0).map(|()| key)
     }
     /// 64 lower-case hex digits, for the control socket alone.
     pub fn to_hex(&self) -> Zeroizing<String> {
@@ -151,7 +168,7 @@ impl PresharedKey {
     }
     /// Is it the same as none?
     pub fn is_zero(&self) -> bool {
-        *self == Self::default()
+        self.0.ct_eq(&[0; 32]).into()
     }
     /// Only for the calculation, a file, or the control socket.
     pub fn expose(&self) -> &[u8; 32] {
@@ -161,7 +178,7 @@ impl PresharedKey {
 impl PartialEq for PresharedKey {
     /// In constant time.
     fn eq(&self, other: &Self) -> bool {
-        self.0.ct_eq(&other.0).into()
+        self.0.ct_eq(&*other.0).into()
     }
 }
 impl Eq for PresharedKey {}
@@ -169,7 +186,8 @@ impl FromStr for PresharedKey {
     type Err = NotAKey;
     /// From base64.
     fn from_str(s: &str) -> Result<Self, NotAKey> {
-        text::from_base64(s).map(|bytes| Self(*bytes))
+        let mut key = Self::default();
+        text::from_base64(s, &mut key.0).map(|()| key)
     }
 }
 impl fmt::Debug for PresharedKey {
@@ -190,8 +208,7 @@ impl Identity {
     /// Takes the key over.
     pub fn new(private: PrivateKey) -> Self {
         let public = private.public_key();
-        // Cloned, not moved: what was handed in is erased as it is dropped; a move would leave it behind.
-        Self(Arc::new(IdentityInner { private: private.clone(), public }))
+        Self(Arc::new(IdentityInner { private, public }))
     }
     /// Our public key.
     pub fn public_key(&self) -> &PublicKey {

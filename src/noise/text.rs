@@ -1,9 +1,10 @@
-//! Keys as text: base64 in files, hex on the control socket. Everything on the way erases itself.
+//! Keys as text: base64 in files, hex on the control socket. Everything on the way erases itself, and a key is
+//! read to where it will stay: a value that is returned leaves a copy on the stack.
 
 use base64::{DecodeSliceError, Engine, engine::general_purpose::STANDARD};
 use zeroize::Zeroizing;
 
-use super::{keys::NotAKey, primitives::Secret};
+use super::keys::NotAKey;
 
 /// Characters of 32 bytes in base64: 43 that carry something, and one `=`.
 const BASE64_LEN: usize = 44;
@@ -11,15 +12,14 @@ const BASE64_LEN: usize = 44;
 const HEX_LEN: usize = 64;
 
 /// Strict: 44 characters, canonical.
-pub(super) fn from_base64(text: &str) -> Result<Secret, NotAKey> {
+pub(super) fn from_base64(text: &str, key: &mut [u8; 32]) -> Result<(), NotAKey> {
     check_length(text)?;
     // The decoder asks for room for a last group without padding.
     let mut bytes = Zeroizing::new([0; BASE64_LEN / 4 * 3]);
     match STANDARD.decode_slice(text, bytes.as_mut_slice()) {
         Ok(32) => {
-            let mut key = Secret::default();
             key.copy_from_slice(&bytes[..32]);
-            Ok(key)
+            Ok(())
         }
         Ok(_) => Err(NotAKey("it does not stand for 32 bytes")),
         Err(DecodeSliceError::DecodeError(base64::DecodeError::InvalidLastSymbol(..))) => {
@@ -55,17 +55,16 @@ pub(super) fn to_base64(bytes: &[u8; 32]) -> Zeroizing<String> {
 }
 
 /// Strict: 64 digits, of either case.
-pub(super) fn from_hex(text: &str) -> Result<Secret, NotAKey> {
+pub(super) fn from_hex(text: &str, key: &mut [u8; 32]) -> Result<(), NotAKey> {
     if text.len() != HEX_LEN {
         return Err(NotAKey("it has not 64 hex digits"));
     }
     let digit =
         |digit: u8| char::from(digit).to_digit(16).ok_or(NotAKey("it has a character that is not hex"));
-    let mut key = Secret::default();
     for (byte, [high, low]) in key.iter_mut().zip(text.as_bytes().as_chunks::<2>().0) {
         *byte = (digit(*high)? << 4 | digit(*low)?) as u8;
     }
-    Ok(key)
+    Ok(())
 }
 
 /// 64 digits in lower case.
@@ -85,13 +84,21 @@ mod tests {
 
     const KEY: &str = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=";
 
+    fn from_base64(text: &str) -> Result<[u8; 32], NotAKey> {
+        let mut key = [0; 32];
+        super::from_base64(text, &mut key).map(|()| key)
+    }
+    fn from_hex(text: &str) -> Result<[u8; 32], NotAKey> {
+        let mut key = [0; 32];
+        super::from_hex(text, &mut key).map(|()| key)
+    }
     fn problem(text: &str) -> &'static str {
         from_base64(text).expect_err("not a key").0
     }
 
     #[test]
     fn a_key_has_44_characters() {
-        assert_eq!(*from_base64(KEY).unwrap(), [1; 32]);
+        assert_eq!(from_base64(KEY).unwrap(), [1; 32]);
         assert_eq!(*to_base64(&[1; 32]), KEY);
         assert_eq!(*to_hex(&[0x1f; 32]), "1f".repeat(32));
     }
@@ -122,7 +129,7 @@ mod tests {
 
     #[test]
     fn hex_has_64_digits_of_either_case() {
-        assert_eq!(*from_hex(&"aF".repeat(32)).unwrap(), [0xaf; 32]);
+        assert_eq!(from_hex(&"aF".repeat(32)).unwrap(), [0xaf; 32]);
         for wrong in ["", &"a".repeat(63), &"a".repeat(65), KEY] {
             assert_eq!(from_hex(wrong).expect_err("not a key"), NotAKey("it has not 64 hex digits"));
         }

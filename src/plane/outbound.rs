@@ -9,7 +9,7 @@ use super::{
     udp::Sent,
 };
 use crate::{
-    forward::{Outbound, PacketBuffer, Time},
+    forward::{Evidence, Outbound, PacketBuffer, Time},
     sys::poll::{self, Interest},
     wire::icmp::{self, Unreachable},
 };
@@ -87,11 +87,10 @@ impl Walk<'_> {
         settings: &PlaneSettings,
         now: Time,
     ) -> Result<(), Fatal> {
-        match self.shared.forward.outbound(&mut self.buffer, len, settings.mtu.into(), now) {
+        match self.shared.forward.outbound(&mut self.buffer, len, settings.padding_bound(len), now) {
             Outbound::Send { peer, to, datagram, ecn } => {
-                let (id, key) = (Some(peer.id), Some(peer.public_key));
-                let outgoing = Outgoing { to: &to, ecn, datagram, peer: id, key };
-                match self.shared.send(sockets, &outgoing, now) {
+                let outgoing = Outgoing { to: &to, ecn, datagram };
+                match self.shared.send(sockets, &outgoing, || Evidence::about(&peer), now) {
                     Ok(Sent::AsAsked) => {
                         tracing::trace!(peer = %peer.label.load(), to = %to.remote, len = datagram.len(), "sent");
                     }

@@ -15,8 +15,7 @@ use tokio::sync::watch;
 
 use super::{Clock, Fatal, PlaneSettings, TunDevice, UdpSockets, pace::LogGate, udp::Sent};
 use crate::{
-    forward::{Endpoint, Evidence, Forward, PeerId, Refusal, Time},
-    noise::PublicKey,
+    forward::{Endpoint, Evidence, Forward, Refusal, Time},
     sys::{
         event::EventFd,
         poll::{self, Interest},
@@ -46,13 +45,11 @@ pub(super) struct Shared {
     failed: watch::Sender<Option<Fatal>>,
 }
 
-/// One datagram, and for whom: what a failure to send it is counted with.
+/// One datagram, and where to.
 pub(super) struct Outgoing<'a> {
     pub(super) to: &'a Endpoint,
     pub(super) ecn: Ecn,
     pub(super) datagram: &'a [u8],
-    pub(super) peer: Option<PeerId>,
-    pub(super) key: Option<PublicKey>,
 }
 
 impl Shared {
@@ -104,12 +101,18 @@ impl Shared {
         why.clone().expect("that is what was waited for")
     }
 
-    /// Sends; counts a failure, with its evidence.
-    pub(super) fn send(&self, sockets: &UdpSockets, outgoing: &Outgoing<'_>, now: Time) -> io::Result<Sent> {
-        let Outgoing { to, ecn, datagram, peer, key } = *outgoing;
+    /// Sends; counts a failure, with what is known of the peer.
+    pub(super) fn send(
+        &self,
+        sockets: &UdpSockets,
+        outgoing: &Outgoing<'_>,
+        about: impl FnOnce() -> Evidence,
+        now: Time,
+    ) -> io::Result<Sent> {
+        let Outgoing { to, ecn, datagram } = *outgoing;
         let sent = sockets.send_patiently(to, ecn, datagram, PATIENCE);
         if sent.is_err() {
-            let evidence = Evidence { at: now, from: Some(to.remote), peer, key, ..Evidence::default() };
+            let evidence = Evidence { at: now, from: Some(to.remote), ..about() };
             self.forward.refusals.count(Refusal::SendFailed, evidence);
         }
         sent

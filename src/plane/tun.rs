@@ -36,10 +36,11 @@ impl TunDevice {
         let name = device.tun_name().map_err(|error| explained(name, mtu, error))?;
         let made = Self { device, name };
         sys::tun::set_nonblocking(made.as_fd())?;
-        sys::tun::set_queue_length(&made.name, QUEUE_LENGTH).map_err(|error| {
-            let name = &made.name;
-            io::Error::new(error.kind(), format!("setting the queue length of {name}: {error}"))
-        })?;
+        // The kernel lets only the machine's own root set it, not that of a user namespace: then the device keeps
+        // its 500, and a large burst may lose packets, but there is a tunnel.
+        if let Err(error) = sys::tun::set_queue_length(&made.name, QUEUE_LENGTH) {
+            tracing::info!(device = made.name, %error, "the device keeps the kernel's queue length");
+        }
         Ok(made)
     }
 

@@ -14,13 +14,33 @@ use super::{
     shared::{Outgoing, Shared},
     udp::Sent,
 };
-use crate::{forward::Forward, tunnel::Transmit};
+use crate::{
+    forward::{Evidence, Forward},
+    tunnel::Transmit,
+};
 
-/// What the loops need to know of the file.
-#[derive(Clone, Debug)]
+/// What the loops need to know of the device.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlaneSettings {
-    /// Bounds the padding.
+    /// Its MTU.
     pub mtu: u16,
+    /// The MTUs below it that routes to the device name; ascending.
+    pub route_mtus: Vec<u16>,
+}
+
+impl PlaneSettings {
+    /// Where no route names an MTU.
+    pub fn new(mtu: u16) -> Self {
+        Self { mtu, route_mtus: Vec::new() }
+    }
+
+    /// What bounds the padding of a packet of `len` bytes. By which route it came into the device cannot be
+    /// seen; but a packet that is no larger than some route's MTU is not padded beyond that either, so that
+    /// whichever route it was, its MTU holds.
+    pub(super) fn padding_bound(&self, len: usize) -> usize {
+        let smaller = self.route_mtus.partition_point(|mtu| usize::from(*mtu) < len);
+        self.route_mtus.get(smaller).copied().unwrap_or(self.mtu).into()
+    }
 }
 
 /// Why the loops cannot go on.
@@ -74,14 +94,9 @@ impl Plane {
     /// counted ([`crate::forward::Refusal::SendFailed`]); on [`Sent::LocalGone`] the caller has the peer forget
     /// its local address. May wait 10 ms for room in the socket's buffer.
     pub fn send(&self, transmit: &Transmit) -> io::Result<Sent> {
-        let outgoing = Outgoing {
-            to: &transmit.to,
-            ecn: transmit.ecn,
-            datagram: &transmit.datagram,
-            peer: transmit.peer,
-            key: None,
-        };
-        self.shared.send(&self.shared.sockets.load(), &outgoing, self.shared.clock.boot())
+        let outgoing = Outgoing { to: &transmit.to, ecn: transmit.ecn, datagram: &transmit.datagram };
+        let about = || Evidence { peer: transmit.peer, ..Evidence::default() };
+        self.shared.send(&self.shared.sockets.load(), &outgoing, about, self.shared.clock.boot())
     }
 
     /// Binds another port (0: any) with this mark, and swaps the sockets under the running loops. On an error
@@ -105,7 +120,7 @@ impl Plane {
         self.shared.sockets.load().set_mark(fwmark)
     }
 
-    /// Changes the MTU.
+    /// Other MTUs bound the padding from now on.
     pub fn set(&self, settings: PlaneSettings) {
         self.shared.settings.store(Arc::new(settings));
     }
@@ -149,6 +164,14 @@ fn message(panic: &(dyn Any + Send)) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn padding_carries_no_packet_over_the_mtu_of_any_route() {
+        let settings = PlaneSettings { mtu: 1420, route_mtus: vec![1280, 1299] };
+        let bounds = [0, 1280, 1281, 1299, 1300, 1420, 9000].map(|len| settings.padding_bound(len));
+        assert_eq!(bounds, [1280, 1280, 1299, 1299, 1420, 1420, 1420]);
+        assert_eq!(PlaneSettings::new(1420).padding_bound(7), 1420);
+    }
 
     #[test]
     fn a_panic_in_a_data_thread_is_reported_with_its_words_and_its_thread() {

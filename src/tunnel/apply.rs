@@ -29,8 +29,12 @@ impl Tunnel {
         Ok(())
     }
 
-    /// Another private key: no session, handshake or precomputed secret of the old one stays.
+    /// Another private key: no session, handshake or precomputed secret of the old one stays. The same one again
+    /// (`wg syncconf` always sends it) disturbs nobody.
     fn change_key(&mut self, key: Option<PrivateKey>, now: Now) {
+        if self.ours.as_ref().map(|ours| ours.identity.private_key()) == key.as_ref() {
+            return;
+        }
         self.ours = key.map(|key| {
             let identity = Identity::new(key);
             Ours { macs: MacKeys::new(identity.public_key()), identity }
@@ -83,7 +87,7 @@ impl Tunnel {
             self.set_preshared_key(id, key, now);
         }
         if let Some(endpoint) = change.endpoint {
-            self.set_endpoint(id, endpoint);
+            self.set_endpoint(id, endpoint, now);
         }
         if change.replace_allowed_ips {
             self.take_allowed_ips(id);
@@ -128,17 +132,19 @@ impl Tunnel {
     /// Erases sessions and handshake, and asks for no new one. What is staged stays.
     fn drop_secrets(&mut self, id: PeerId, now: Now) {
         self.timers.clear(id, Timer::Retransmit);
-        self.erase_secrets(id, now);
-    }
-
-    /// Erases sessions and pending handshake; retries go on.
-    pub(super) fn erase_secrets(&mut self, id: PeerId, now: Now) {
+        self.erase_sessions(id, now);
         let Some(peer) = self.peers.of_mut(id) else { return };
-        let mut gone = peer.keypairs.clear();
-        peer.shared.set_current(None, now.boot);
-        gone.extend(peer.handshake.pending.take().map(|pending| pending.index()));
+        let pending = peer.handshake.pending.take().map(|pending| pending.index());
         peer.handshake.sent_mac1 = None;
         peer.handshake.cookie = None;
+        self.forget_indices(pending.into_iter().collect());
+    }
+
+    /// Erases the sessions. An attempt that is on its way has keys of its own, seconds old.
+    pub(super) fn erase_sessions(&mut self, id: PeerId, now: Now) {
+        let Some(peer) = self.peers.of_mut(id) else { return };
+        let gone = peer.keypairs.clear();
+        peer.shared.set_current(None, now.boot);
         self.forget_indices(gone);
         self.timers.clear(id, Timer::Reject);
         self.timers.clear(id, Timer::Erase);
@@ -160,14 +166,22 @@ impl Tunnel {
         self.drop_secrets(id, now);
     }
 
-    fn set_endpoint(&mut self, id: PeerId, remote: SocketAddr) {
+    /// An initiation that still waits for its answer went elsewhere: the new place gets one at once, not when the
+    /// old one's time is over.
+    fn set_endpoint(&mut self, id: PeerId, remote: SocketAddr, now: Now) {
         let Some(peer) = self.peers.of_mut(id) else { return };
         let remote = match remote.ip().to_canonical() {
             v4 @ IpAddr::V4(_) => SocketAddr::new(v4, remote.port()),
             IpAddr::V6(_) => remote, // with its scope
         };
+        let before = peer.shared.endpoint().map(|endpoint| endpoint.remote);
         peer.shared.set_endpoint(Some(Endpoint { remote, local: None }));
         peer.told_endpoint = Some(remote);
+        if before != Some(remote) && peer.handshake.pending.is_some() {
+            peer.handshake.sent = None;
+            self.timers.clear(id, Timer::Retransmit);
+            self.send_initiation(id, now);
+        }
     }
 
     /// A keepalive goes out at once when it is switched on, and then this often.

@@ -11,7 +11,7 @@ use crate::noise::{PresharedKey, PrivateKey, PublicKey};
 #[derive(Clone, Debug)]
 pub enum Change {
     /// Our private key; `None` takes it away. A peer with our own public key is removed, as the kernel does.
-    /// All sessions and handshakes are dropped.
+    /// All sessions and handshakes are dropped, unless it is the key that we have.
     PrivateKey(Option<PrivateKey>),
     /// The UDP port, 0: the kernel chooses. Carried out by the daemon, not by the tunnel.
     ListenPort(u16),

@@ -23,7 +23,7 @@ impl Tunnel {
                 Timer::Keepalive => self.keepalive_owed(id, now),
                 Timer::Persistent => self.persistent_keepalive_due(id, now),
                 Timer::Reject => self.sessions_died(id),
-                Timer::Erase => self.erase_secrets(id, now),
+                Timer::Erase => self.erase_sessions(id, now),
             }
         }
     }

@@ -8,6 +8,10 @@ use super::{Malformed, ecn::Ecn};
 pub const V4_HEADER_LEN: usize = 20;
 /// Bytes of an IPv6 header without extensions.
 pub const V6_HEADER_LEN: usize = 40;
+/// Protocol number of UDP.
+pub const UDP: u8 = 17;
+/// Bytes of a UDP header.
+pub const UDP_HEADER_LEN: usize = 8;
 /// Extension headers that are followed before a packet counts as unreadable (RFC 8200, section 4.1 has
 /// seven places for one).
 const MAX_EXTENSIONS: usize = 8;

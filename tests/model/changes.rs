@@ -31,6 +31,15 @@ fn a_private_key_swapped_while_running_works_within_a_second() {
 }
 
 #[test]
+fn the_same_private_key_again_disturbs_no_session() {
+    let mut world = World::connected();
+    let age = world.status(0, 1).session_age;
+    assert!(age.is_some());
+    world.apply(0, Change::PrivateKey(Some(world.nodes[0].private_key.clone())));
+    assert_eq!(world.status(0, 1).session_age, age);
+}
+
+#[test]
 fn the_responders_key_swapped_is_seen_by_an_initiator_that_knows_the_new_one() {
     let mut world = World::connected();
     let new = key(101);
@@ -80,6 +89,26 @@ fn a_peer_removed_while_it_talks_is_a_stranger_at_once() {
     let number = world.send(1, 0);
     world.run(secs(6));
     assert_eq!(world.nodes[0].delivered.last(), Some(&number), "and welcome when it is made again");
+}
+
+#[test]
+fn a_new_endpoint_is_asked_at_once_while_the_old_one_does_not_answer() {
+    let mut world = World::pair();
+    let (right, dead) = (outer(1), outer(99));
+    world.change(0, 1, |change| change.endpoint = Some(dead));
+    let number = world.send(0, 1);
+    world.run(secs(1));
+    assert_eq!(world.initiations(0), 1);
+    world.change(0, 1, |change| change.endpoint = Some(right));
+    world.run(millis(200));
+    assert_eq!(world.initiations(0), 2);
+    assert_eq!(world.nodes[1].delivered.last(), Some(&number));
+
+    world.forget_log();
+    world.change(0, 1, |change| change.endpoint = Some(dead));
+    world.change(0, 1, |change| change.endpoint = Some(right));
+    world.run(secs(1));
+    assert_eq!(world.initiations(0), 0, "where none is waited for, none is sent");
 }
 
 #[test]

@@ -7,5 +7,6 @@ mod many;
 mod random;
 mod roaming;
 mod rotation;
+mod sleep;
 mod timers;
 mod world;

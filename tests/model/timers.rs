@@ -8,7 +8,7 @@ use vpnd::{
     wire::message::Kind,
 };
 
-use crate::world::{DELAY, MTU, NANO, World, before, millis, secs};
+use crate::world::{DELAY, MTU, NANO, World, before, millis, outer, secs};
 
 /// When node `a`'s session with `b` was born.
 fn birth(world: &World, a: usize, b: usize) -> Time {
@@ -364,6 +364,22 @@ fn a_persistent_keepalive_leaves_at_once_and_then_an_interval_after_anything_els
     world.forget_log();
     world.run(secs(600));
     assert_eq!(world.sent_by(0).count(), 0, "switched off");
+}
+
+#[test]
+fn a_persistent_keepalive_is_put_off_by_what_was_received_too() {
+    let mut world = World::connected();
+    world.run(secs(60));
+    let start = world.now;
+    world.change(0, 1, |change| change.persistent_keepalive = Some(20));
+    world.run(secs(15));
+    world.forget_log();
+    let theirs = world.current(1, 0).seal(&[], 0, world.now).expect("a session that lives");
+    world.arrive(outer(1), 0, &theirs);
+    world.run_until(before(start + secs(35), NANO));
+    assert_eq!(world.sent_by(0).count(), 0);
+    world.run_until(start + secs(35));
+    assert_eq!(world.sent_by(0).filter(|sent| sent.is_keepalive()).count(), 1);
 }
 
 #[test]

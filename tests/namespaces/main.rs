@@ -1,10 +1,33 @@
 //! Real tunnels between network namespaces. Run as root; `make namespaces` has all that it needs.
 //! The scenarios are those of the kernel's `netns.sh`; each test that stands for one says its number.
 
+#![allow(clippy::disallowed_methods, reason = "tests measure how long things take")]
+
+mod battery;
 #[path = "../common/mod.rs"]
 mod common;
+mod cryptokey;
+mod ecn;
 mod first;
+mod glue;
 mod interop;
+mod life;
+mod live;
+mod many;
+mod marks;
 mod mixed;
 mod mixture;
+mod names;
+mod nat;
+mod nested;
+mod padding;
+mod policy;
+mod refusals;
+mod relay;
+mod roaming;
+mod secrets;
+mod sources;
+mod uapi;
+mod unreachable;
+mod wiretap;
 mod world;

@@ -4,13 +4,12 @@
 //! the other implementations alone, so that tests do not meet.
 
 #![allow(dead_code, reason = "a world has more tools than its first test needs")]
-#![allow(clippy::disallowed_methods, reason = "tests measure how long things take")]
 
 use std::{
     fs::File,
     net::IpAddr,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Output},
     time::{Duration, Instant},
 };
 
@@ -309,17 +308,31 @@ fn wg_in(host: &Host, sockets: &Path, arguments: &[&str]) -> String {
     run(host, command)
 }
 
-/// Runs a command on a host; its standard output. Panics with all that it said when it fails.
+/// `wg` with the sockets in this folder, where it may fail: its standard error then.
+pub fn try_wg(host: &Host, sockets: &Path, arguments: &[&str]) -> Result<String, String> {
+    let mut command = with_sockets(sockets, Path::new("wg"));
+    command.args(arguments);
+    let output = attempt(host, &command);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+}
+
+/// Runs a command on a host, whatever becomes of it.
 #[track_caller]
-pub fn run(host: &Host, mut command: Command) -> String {
+pub fn attempt(host: &Host, command: &Command) -> Output {
     // The namespace is entered by `ip netns`, so that the command stays as it was built.
     let mut inside = Command::new("ip");
     inside.args(["netns", "exec", host.name()]).arg(command.get_program()).args(command.get_args());
     for (name, value) in command.get_envs() {
         inside.env(name, value.unwrap_or_default());
     }
-    command = inside;
-    let output = command.output().expect("the command can be started");
+    inside.output().expect("the command can be started")
+}
+
+/// Runs a command on a host; its standard output. Panics with all that it said when it fails.
+#[track_caller]
+pub fn run(host: &Host, command: Command) -> String {
+    let output = attempt(host, &command);
     let said = || {
         format!(
             "{command:?}: {}{}",
@@ -339,6 +352,16 @@ pub fn sh(host: &Host, line: &str) -> String {
     run(host, command)
 }
 
+/// Packets that a counter of nftables has seen; `inet` table `vpnd_test`.
+#[track_caller]
+pub fn counter(host: &Host, name: &str) -> u64 {
+    let page = sh(host, &format!("nft --json list counter inet vpnd_test {name}"));
+    let page: serde_json::Value = serde_json::from_str(&page).expect("nft speaks JSON");
+    let listed = page["nftables"].as_array().expect("a list");
+    let packets = listed.iter().find_map(|object| object["counter"]["packets"].as_u64());
+    packets.unwrap_or_else(|| panic!("no counter {name}: {page}"))
+}
+
 /// Asks every 20 ms; false after `limit`.
 pub fn wait_until(limit: Duration, mut true_now: impl FnMut() -> bool) -> bool {
     let end = Instant::now() + limit;
@@ -354,6 +377,22 @@ pub fn wait_until(limit: Duration, mut true_now: impl FnMut() -> bool) -> bool {
 }
 
 impl Node {
+    /// A vpnd without a cable, 10.77.0.1 and fd77::1. More lines for `[interface]`, and `[[peer]]` tables.
+    pub fn alone(name: &str, interface: &str, peers: &str) -> Self {
+        Self::on(Host::create(&format!("vpnd-{name}")).expect("a namespace"), interface, peers)
+    }
+
+    /// The same on a host that is there.
+    pub fn on(host: Host, interface: &str, peers: &str) -> Self {
+        let private = PrivateKey::generate(&mut os_rng());
+        let address = ["10.77.0.1/24".to_owned(), "fd77::1/64".to_owned()];
+        let file = NodeFile { private: &private, address: &address, mtu: 1420, interface, peers };
+        let running = start_vpnd(&host, &file.toml(), &[]);
+        let [inner4, inner6, outer] =
+            ["10.77.0.1", "fd77::1", "127.0.0.1"].map(|text| text.parse().expect("an address"));
+        Self { host, kind: Kind::Vpnd, private, inner4, inner6, outer, running }
+    }
+
     /// Where its control socket for `wg` is.
     pub fn sockets(&self) -> PathBuf {
         match &self.running {
@@ -366,6 +405,18 @@ impl Node {
     #[track_caller]
     pub fn wg(&self, arguments: &[&str]) -> String {
         wg_in(&self.host, &self.sockets(), arguments)
+    }
+
+    /// The same, when it may fail: its standard error then.
+    pub fn try_wg(&self, arguments: &[&str]) -> Result<String, String> {
+        try_wg(&self.host, &self.sockets(), arguments)
+    }
+
+    /// Writes a file that a command of this node can read.
+    pub fn write(&self, name: &str, text: &str) -> String {
+        let path = self.host.folder().join(name);
+        std::fs::write(&path, text).expect("a file in the host's own folder");
+        path.to_str().expect("a path in text").to_owned()
     }
 
     /// `wg set vpn0 …` in one line.
@@ -416,22 +467,29 @@ impl Node {
         }
     }
 
-    /// Status of a vpnd as JSON.
-    pub fn status(&self) -> serde_json::Value {
+    /// The same, to look at.
+    pub fn daemon(&self) -> &Daemon {
         match &self.running {
-            Running::Vpnd(daemon) => daemon.status(DEVICE).expect("a status"),
+            Running::Vpnd(daemon) => daemon,
             Running::Other(..) => panic!("{:?} is not vpnd", self.kind),
         }
     }
 
+    /// Status of a vpnd as JSON.
+    pub fn status(&self) -> serde_json::Value {
+        self.daemon().status(DEVICE).expect("a status")
+    }
+
     /// How often vpnd refused something for this reason.
     pub fn refused(&self, reason: &str) -> u64 {
+        self.refusal(reason).map_or(0, |refusal| refusal["count"].as_u64().expect("a count"))
+    }
+
+    /// What vpnd says of what it refused for this reason: `count`, `text`, and in `last` the evidence.
+    pub fn refusal(&self, reason: &str) -> Option<serde_json::Value> {
         let status = self.status();
         let refusals = status["refusals"].as_array().expect("refusals are a list");
-        refusals
-            .iter()
-            .find(|refusal| refusal["reason"] == reason)
-            .map_or(0, |refusal| refusal["count"].as_u64().expect("a count"))
+        refusals.iter().find(|refusal| refusal["reason"] == reason).cloned()
     }
 
     /// What the daemon logged.

@@ -53,7 +53,7 @@ fn staged_packets_are_sealed_in_order_by_the_session_that_comes() {
     assert_eq!(peer.staged(), 5, "no session takes nothing away");
     let datagrams = peer.set_current(Some(session.clone()), NOW);
     for (n, datagram) in datagrams.iter().enumerate() {
-        let (counter, plaintext) = opened(&session, datagram);
+        let (counter, plaintext) = opened(&session, &datagram.bytes);
         assert_eq!(counter, n as u64);
         assert_eq!(plaintext[..20], [n as u8 + 1; 20]);
         assert_eq!(plaintext.len(), 32);
@@ -69,7 +69,7 @@ fn a_session_is_handed_over_when_all_that_was_staged_has_left() {
     assert_eq!(peer.hand_over(&session, NOW).len(), 1);
     assert!(peer.reserve_or_stage(&[2; 20], 0, &budget, NOW).is_err(), "the first is still on its way out");
     let datagrams = peer.hand_over(&session, NOW);
-    assert_eq!(opened(&session, &datagrams[0]).1[0], 2);
+    assert_eq!(opened(&session, &datagrams[0].bytes).1[0], 2);
     assert!(peer.current().is_none());
     assert!(peer.hand_over(&session, NOW).is_empty());
     assert!(peer.seals_with(&session));
@@ -116,8 +116,8 @@ fn the_129th_staged_packet_drops_the_oldest() {
     assert!(peer.stage(&[255]));
     let datagrams = peer.set_current(Some(session.clone()), NOW);
     assert_eq!(datagrams.len(), STAGED_PACKETS);
-    assert_eq!(opened(&session, &datagrams[0]).1[0], 1);
-    assert_eq!(opened(&session, &datagrams[127]).1[0], 255);
+    assert_eq!(opened(&session, &datagrams[0].bytes).1[0], 1);
+    assert_eq!(opened(&session, &datagrams[127].bytes).1[0], 255);
 }
 
 #[test]
@@ -133,7 +133,7 @@ fn the_padding_of_a_staged_packet_keeps_to_the_mtu_it_came_with() {
     let (peer, session, budget) = (peer(), session(1), Budget::new(1 << 20));
     assert!(peer.reserve_or_stage(&[1; 1419], 1420, &budget, NOW).is_err());
     let datagrams = peer.set_current(Some(session), NOW);
-    assert_eq!(datagrams[0].len(), 1420 + 32);
+    assert_eq!(datagrams[0].bytes.len(), 1420 + 32);
 }
 
 #[test]
@@ -240,7 +240,7 @@ fn sessions_that_change_under_a_sender_lose_and_reorder_nothing() {
                 sessions.push(session.clone());
                 let flushed = peer.set_current(Some(session), NOW);
                 flushes.fetch_add(1, Ordering::Release);
-                sent.lock().expect("not poisoned").extend(flushed);
+                sent.lock().expect("not poisoned").extend(flushed.into_iter().map(|datagram| datagram.bytes));
                 thread::yield_now();
             }
         }

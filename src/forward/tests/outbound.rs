@@ -3,6 +3,7 @@
 use super::*;
 use crate::forward::session::{REJECT_AFTER_MESSAGES, REKEY_AFTER_MESSAGES};
 use crate::wire::{
+    ecn::mark,
     icmp,
     message::{Index, TransportHeader},
 };
@@ -72,6 +73,37 @@ fn counters_go_up_by_one_and_activity_follows() {
 }
 
 #[test]
+fn what_hosts_say_to_the_whole_link_is_neither_answered_nor_taken_for_a_missing_peer() {
+    let mut two = Two::new();
+    let lost = packet("10.0.0.1", "10.0.0.9", 8);
+    assert!(matches!(two.left.outbound(&lost, START), Outbound::Unreachable(_)));
+    let to_all =
+        ["224.0.0.22", "224.0.0.251", "255.255.255.255", "ff02::2", "ff02::16", "ff12::1", "ff01::1"];
+    for group in to_all {
+        let source = if group.contains(':') { "fe80::1" } else { "10.0.0.1" };
+        let outcome = two.left.outbound(&packet(source, group, 8), START);
+        assert!(matches!(outcome, Outbound::Refused), "{group}: {outcome:?}");
+        assert_eq!(two.left.evidence(Refusal::LinkScope).inner, Some(address(group)));
+    }
+    assert_eq!(two.left.refusals(), [("no_peer", 1), ("link_scope", to_all.len() as u64)]);
+    assert_eq!(two.left.evidence(Refusal::NoPeer).inner, Some(address("10.0.0.9")));
+}
+
+#[test]
+fn groups_beyond_the_link_want_a_peer_and_those_of_the_link_reach_a_peer_that_has_them() {
+    let mut two = Two::new();
+    for group in ["224.0.1.1", "239.255.255.250"] {
+        two.left.outbound(&packet("10.0.0.1", group, 8), START);
+    }
+    for group in ["ff05::2", "ff0e::1", "fe02::1"] {
+        two.left.outbound(&packet("fd00::1", group, 8), START);
+    }
+    assert_eq!(two.left.refusals(), [("no_peer", 5)]);
+    two.left.routes(&[("0.0.0.0/0", &two.to_right)]);
+    two.left.sealed(&packet("10.0.0.1", "224.0.0.251", 8), START);
+}
+
+#[test]
 fn sending_pays_the_keepalive_that_is_owed() {
     let mut two = Two::new();
     two.to_right.activity.owed_since.store(7, Ordering::Relaxed);
@@ -82,7 +114,7 @@ fn sending_pays_the_keepalive_that_is_owed() {
 #[test]
 fn a_destination_without_peer_is_unreachable() {
     let mut two = Two::new();
-    for destination in ["10.0.0.3", "255.255.255.255"] {
+    for destination in ["10.0.0.3", "255.255.255.254"] {
         let outcome = two.left.outbound(&packet("10.0.0.1", destination, 8), START);
         assert!(matches!(outcome, Outbound::Unreachable(icmp::Unreachable::NoPeer)));
         let evidence = two.left.evidence(Refusal::NoPeer);
@@ -108,6 +140,55 @@ fn a_peer_without_endpoint_is_unreachable() {
     assert_eq!(two.to_right.staged(), 0);
 }
 
+/// The endpoint is among the peer's own allowed IPs, and nothing leads around the tunnel.
+#[test]
+fn a_datagram_of_our_own_that_comes_round_is_refused_and_anothers_is_not() {
+    let mut two = Two::new();
+    two.left.routes(&[("0.0.0.0/0", &two.to_right)]);
+    let datagram = two.sealed_by_left();
+    let round = udp("192.0.2.1", RIGHT, &datagram);
+    assert!(matches!(two.left.outbound(&round, START), Outbound::Refused));
+    assert_eq!(two.left.refusals(), [("routing_loop", 1)]);
+    let evidence = two.left.evidence(Refusal::RoutingLoop);
+    assert_eq!((evidence.peer, evidence.inner), (Some(PeerId(2)), Some(address("192.0.2.2"))));
+
+    let mut of_another_session = datagram.clone();
+    of_another_session[4] ^= 1;
+    for harmless in [
+        udp("192.0.2.1", RIGHT, &of_another_session),
+        udp("192.0.2.1", "192.0.2.2:1003", &datagram),
+        udp("192.0.2.1", "192.0.2.3:1002", &datagram),
+        udp("192.0.2.1", RIGHT, &datagram[..31]),
+        udp("192.0.2.1", RIGHT, b""),
+    ] {
+        two.left.sealed(&harmless, START);
+    }
+    assert_eq!(two.left.refused(Refusal::RoutingLoop), 1);
+}
+
+#[test]
+fn the_first_fragment_of_a_datagram_of_our_own_is_refused() {
+    let mut two = Two::new();
+    two.left.routes(&[("0.0.0.0/0", &two.to_right)]);
+    let mut fragment = udp("192.0.2.1", RIGHT, &two.sealed_by_left()[..72]);
+    fragment[6] = 0x20; // more follow
+    assert!(matches!(two.left.outbound(&fragment, START), Outbound::Refused));
+    assert_eq!(two.left.refusals(), [("routing_loop", 1)]);
+}
+
+/// A UDP datagram in an IPv4 packet.
+fn udp(source: &str, destination: &str, payload: &[u8]) -> Vec<u8> {
+    let (address, port) = destination.split_once(':').expect("address:port");
+    let port: u16 = port.parse().expect("a port");
+    let mut packet = packet(source, address, 8);
+    packet[2..4].copy_from_slice(&(28 + payload.len() as u16).to_be_bytes());
+    packet[9] = ip::UDP;
+    packet[20..28].fill(0);
+    packet[22..24].copy_from_slice(&port.to_be_bytes());
+    packet.extend(payload);
+    packet
+}
+
 #[test]
 fn what_is_not_ip_is_refused() {
     let mut two = Two::new();
@@ -131,8 +212,23 @@ fn a_packet_without_session_waits_and_wishes_for_one() {
     let [session, other_end] = sessions(3, 4, START);
     let datagrams = two.to_right.set_current(Some(session), START);
     assert_eq!(datagrams.len(), 1);
-    let plaintext = other_end.open(0, &mut datagrams[0].clone()[16..]).expect("the same keys").to_vec();
+    let plaintext = other_end.open(0, &mut datagrams[0].bytes.clone()[16..]).expect("the same keys").to_vec();
     assert_eq!(plaintext[..120], waiting);
+}
+
+#[test]
+fn the_congestion_field_of_a_packet_that_waited_is_copied_out() {
+    let mut two = Two::new();
+    two.to_right.set_current(None, START);
+    for ecn in [Ecn::Ect0, Ecn::NotEct, Ecn::Ce] {
+        let mut waiting = packet("10.0.0.1", "10.0.0.2", 100);
+        mark(&mut waiting, ecn);
+        assert!(matches!(two.left.outbound(&waiting, START), Outbound::Staged));
+    }
+    let [session, _] = sessions(3, 4, START);
+    let datagrams = two.to_right.set_current(Some(session), START);
+    let fields: Vec<_> = datagrams.iter().map(|datagram| datagram.ecn).collect();
+    assert_eq!(fields, [Ecn::Ect0, Ecn::NotEct, Ecn::Ce]);
 }
 
 #[test]

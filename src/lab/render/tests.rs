@@ -99,15 +99,12 @@ fn colours_change_nothing_but_colours() {
 #[test]
 fn the_places_stand_in_the_order_of_the_walk() {
     let text = page().render(false);
-    let places: Vec<String> = text
-        .lines()
-        .filter(|line| line.starts_with("  1   ") || line.starts_with(' ') && line.contains("   "))
-        .filter_map(|line| {
-            let (number, rest) = line.split_at_checked(3)?;
-            number.trim().parse::<u8>().ok()?;
-            Some(rest.split_whitespace().take(2).collect::<Vec<_>>().join(" "))
-        })
-        .collect();
+    let numbered = |line: &str| {
+        let (number, rest) = line.split_at_checked(3)?;
+        number.trim().parse::<u8>().ok()?;
+        Some(rest.split_whitespace().take(2).collect::<Vec<_>>().join(" "))
+    };
+    let places: Vec<String> = text.lines().filter_map(numbered).collect();
     let out = [
         "application 1",
         "OUTPUT inner",

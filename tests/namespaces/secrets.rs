@@ -1,0 +1,112 @@
+//! What a running daemon keeps in its memory.
+
+use std::{
+    fs::{self, File},
+    os::unix::fs::FileExt,
+    time::Duration,
+};
+
+use vpnd::{
+    noise::{PresharedKey, PrivateKey},
+    sys::random::os_rng,
+};
+
+use crate::{
+    common::need_root,
+    world::{Node, Pair, Spec, wait_until},
+};
+
+const PAGE: usize = 4096;
+
+/// What of a process's memory it has ever written: heap, stacks, data. Zero pages are left out.
+fn memory(pid: u32) -> Vec<Vec<u8>> {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).expect("the process runs");
+    let memory = File::open(format!("/proc/{pid}/mem")).expect("root may read it");
+    let writable =
+        maps.lines().filter(|line| line.split(' ').nth(1).is_some_and(|may| may.starts_with("rw")));
+    let parts = writable.filter_map(|line| {
+        let (from, to) = line.split(' ').next()?.split_once('-')?;
+        let [from, to] = [from, to].map(|hex| u64::from_str_radix(hex, 16).expect("hex digits"));
+        let mut part = vec![0; usize::try_from(to - from).expect("it fits")];
+        memory.read_exact_at(&mut part, from).ok()?;
+        let written: Vec<_> = part.chunks(PAGE).filter(|page| **page != [0; PAGE]).collect();
+        Some(written.concat())
+    });
+    parts.collect()
+}
+
+/// How often `wanted` stands there.
+fn count(memory: &[Vec<u8>], wanted: &[u8]) -> usize {
+    let start = &wanted[..8];
+    let places = |part: &[u8]| {
+        let mut found = 0;
+        let mut rest = part;
+        while let Some(at) = rest.iter().position(|byte| *byte == start[0]) {
+            rest = &rest[at..];
+            found += usize::from(rest.starts_with(wanted));
+            rest = &rest[1..];
+        }
+        found
+    };
+    memory.iter().map(|part| places(part)).sum()
+}
+
+/// Waits until so many copies are left of the raw key, of its base64 and of its hex digits. (The daemon may still
+/// be busy with the answer that `wg` has read already.)
+#[track_caller]
+fn await_copies(node: &mut Node, (raw, base64, hex): (&[u8; 32], &str, &str), expected: [usize; 3]) {
+    let pid = node.vpnd().pid();
+    let mut found = [0; 3];
+    wait_until(Duration::from_secs(3), || {
+        let memory = memory(pid);
+        let size: usize = memory.iter().map(Vec::len).sum();
+        assert!(size > 100 * PAGE, "only {size} bytes of memory were read");
+        found = [raw.as_slice(), base64.as_bytes(), hex.as_bytes()].map(|wanted| count(&memory, wanted));
+        found == expected
+    });
+    assert_eq!(found, expected);
+}
+
+#[track_caller]
+fn await_private(node: &mut Node, key: &PrivateKey, expected: [usize; 3]) {
+    await_copies(node, (key.expose(), &key.to_base64(), &key.to_hex()), expected);
+}
+
+/// The file with the key in it was read, `wg` and the status were shown, packets passed: one copy is left, and
+/// none when the key was replaced.
+#[test]
+fn one_copy_of_the_private_key_is_in_memory_and_none_once_it_was_replaced() {
+    if !need_root() {
+        return;
+    }
+    let mut pair = Pair::start("secret", &Spec { preshared: true, ..Spec::default() });
+    pair.left.ping(pair.right.inner4, 2);
+    let first = pair.left.private.clone();
+    assert!(pair.left.wg(&["showconf", "vpn0"]).contains(first.to_base64().as_str()), "wg is shown the key");
+    pair.left.status();
+    await_private(&mut pair.left, &first, [1, 0, 0]);
+
+    let second = PrivateKey::generate(&mut os_rng());
+    let file = pair.left.host.folder().join("second.key");
+    fs::write(&file, second.to_base64().as_bytes()).expect("a file");
+    pair.left.set(&format!("private-key {}", file.display()));
+    await_private(&mut pair.left, &first, [0; 3]);
+    await_private(&mut pair.left, &second, [1, 0, 0]);
+}
+
+#[test]
+fn a_preshared_key_leaves_memory_with_its_peer() {
+    if !need_root() {
+        return;
+    }
+    let mut pair = Pair::start("psk", &Spec::default());
+    let (peer, key) = (pair.right.key(), PresharedKey::generate(&mut os_rng()));
+    let (base64, hex) = (key.to_base64(), key.to_hex());
+    let file = pair.left.host.folder().join("shared.key");
+    fs::write(&file, base64.as_bytes()).expect("a file");
+    pair.left.set(&format!("peer {peer} preshared-key {}", file.display()));
+    pair.left.wg(&["showconf", "vpn0"]);
+    await_copies(&mut pair.left, (key.expose(), &base64, &hex), [1, 0, 0]);
+    pair.left.set(&format!("peer {peer} remove"));
+    await_copies(&mut pair.left, (key.expose(), &base64, &hex), [0; 3]);
+}

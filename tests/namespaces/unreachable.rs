@@ -1,0 +1,46 @@
+//! An application hears at once that a destination belongs to nobody.
+
+use std::{
+    net::{SocketAddr, TcpStream},
+    time::Duration,
+};
+
+use crate::{
+    common::need_root,
+    world::{Pair, Spec, sh},
+};
+
+#[test]
+fn a_destination_that_no_peer_owns_is_unreachable_at_once() {
+    if !need_root() {
+        return;
+    }
+    let pair = Pair::start("nobody", &Spec::default());
+    let left = &pair.left.host;
+    sh(left, "ip route add 10.99.0.0/24 dev vpn0; ip -6 route add fd99::/64 dev vpn0");
+    for nobody in ["10.99.0.1", "fd99::1"] {
+        let address = nobody.parse().expect("an address");
+        assert_eq!(left.ping(address, 1).expect("ping runs").refused, 1, "{nobody}");
+        let page = sh(left, &format!("ping -c 1 -W 5 {nobody} || true"));
+        assert!(page.contains("+1 errors") && page.to_lowercase().contains("unreachable"), "{page}");
+        // Without an answer it would be TimedOut.
+        let connect = || TcpStream::connect_timeout(&SocketAddr::new(address, 80), Duration::from_secs(5));
+        let error = left.run(connect).expect_err("nobody is there");
+        let errno = error.raw_os_error().expect("the kernel's answer");
+        assert!([libc::EHOSTUNREACH, libc::ENETUNREACH].contains(&errno), "{nobody}: {error}");
+    }
+    assert!(pair.left.refused("no_peer") >= 6);
+}
+
+#[test]
+fn a_peer_whose_place_is_not_known_is_unreachable_at_once() {
+    if !need_root() {
+        return;
+    }
+    let pair = Pair::start("nowhere", &Spec { right_knows_left: false, ..Spec::default() });
+    for inner in [pair.left.inner4, pair.left.inner6] {
+        assert_eq!(pair.right.host.ping(inner, 1).expect("ping runs").refused, 1, "{inner}");
+    }
+    pair.left.ping(pair.right.inner4, 1);
+    pair.right.ping(pair.left.inner6, 1);
+}
