@@ -12,7 +12,7 @@ mod mixture;
 mod world;
 
 use std::{
-    process::Command,
+    process::{Command, Stdio},
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
@@ -24,6 +24,8 @@ use vpnd::plane::Clock;
 use world::{Kind, Node, Pair, Running, Spec, run, wait_until};
 
 const GIGABYTE: u64 = 1_000_000_000;
+/// iperf3 ends when all is sent, and does not count what is still on its way.
+const TAIL: u64 = 20_000_000;
 /// RSS may differ by this between the two halves of a run.
 const FLAT: u64 = 2 << 20;
 const OTHERS: [Kind; 3] = [Kind::WireguardGo, Kind::Boringtun, Kind::Gotatun];
@@ -63,13 +65,13 @@ struct Throughput {
 /// iperf3 over IPv4.
 fn gigabyte(from: &Node, to: &Node) -> Throughput {
     let mut server = Command::new("iperf3");
-    server.args(["--server", "--one-off", "--bind", &to.inner4.to_string()]);
+    server.args(["--server", "--one-off", "--bind", &to.inner4.to_string()]).stdout(Stdio::null());
     let mut server = to.host.spawn("iperf3", server).expect("iperf3 starts");
     let listens = || world::sh(&to.host, "ss -Htln").contains(":5201");
     assert!(wait_until(Duration::from_secs(5), listens), "iperf3 does not listen: {}", server.log());
     let mut client = Command::new("timeout");
     client.args(["300", "iperf3", "--json", "--client", &to.inner4.to_string()]);
-    client.args(["--bytes", &GIGABYTE.to_string()]);
+    client.args(["--bytes", &(GIGABYTE + TAIL).to_string()]);
     let answer: serde_json::Value =
         serde_json::from_str(&run(&from.host, client)).expect("iperf3 speaks JSON");
     let received = &answer["end"]["sum_received"];
