@@ -282,7 +282,7 @@ fn a_default_route_comes_and_goes_with_its_rules() {
         for family in ["-4", "-6"] {
             let rules = rules(family);
             assert_eq!(rules.len(), 2, "{rules:?}");
-            assert!(rules[1].contains("fwmark 0xca6d lookup 51821"), "{rules:?}");
+            assert!(rules[1].contains("fwmark 0xca6d/0xffffff00 lookup 51821"), "{rules:?}");
         }
         host.apply(&plain).await.expect("applied");
         assert_as_before(&before);
@@ -360,6 +360,9 @@ fn the_default_route_leads_all_but_marked_and_better_known_packets_into_the_devi
         };
         assert_eq!(way("route get 203.0.113.5"), DEVICE);
         assert_eq!(way("route get 203.0.113.5 mark 51820"), "up0");
+        assert_eq!(way("route get 203.0.113.5 mark 51821"), "up0", "another daemon's packets");
+        assert_eq!(way("route get 203.0.113.5 mark 51712"), "up0", "the first of such marks");
+        assert_eq!(way("route get 203.0.113.5 mark 51711"), DEVICE, "any other mark");
         assert_eq!(way("route get 198.51.100.7"), "up0");
         assert_eq!(way("route get 192.0.2.77"), "up0");
         assert_eq!(way("-6 route get 2001:db8:9::5"), DEVICE);
@@ -379,7 +382,7 @@ fn the_pair_of_rules_suppresses_first_and_carries_our_protocol() {
                 rules(family),
                 [
                     format!("31820: from all lookup main suppress_prefixlength 0 proto {PROTOCOL}"),
-                    format!("31821: not from all fwmark 0xca6c lookup {OWN} proto {PROTOCOL}"),
+                    format!("31821: not from all fwmark 0xca6c/0xffffff00 lookup {OWN} proto {PROTOCOL}"),
                 ]
             );
         }
@@ -440,7 +443,10 @@ fn sweep_removes_what_a_killed_daemon_left_and_nothing_else() {
         ip(&format!("link delete {DEVICE}"));
         let removed = open().await.sweep().await.expect("swept");
         assert_eq!(removed.len(), 4, "{removed:?}");
-        assert!(removed.iter().any(|r| r.contains("not fwmark 0xca6c lookup 51820")), "{removed:?}");
+        assert!(
+            removed.iter().any(|r| r.contains("not fwmark 0xca6c/0xffffff00 lookup 51820")),
+            "{removed:?}"
+        );
         assert_eq!(rules("-6"), of_alive);
         let left = rules("-4");
         assert!(foreign.iter().all(|rule| left.contains(rule)), "{left:?}");
@@ -839,6 +845,30 @@ fn a_free_table_is_one_that_no_route_rule_or_mark_uses() {
         assert_eq!(host.free_table().await.expect("a table"), 51_824);
         ip("route delete 203.0.113.0/24 dev up0 table 51820");
         assert_eq!(host.free_table().await.expect("a table"), 51_820, "a table that became empty is free");
+    });
+}
+
+#[test]
+fn two_daemons_that_start_at_once_are_told_different_tables() {
+    in_own_network(async || {
+        let (first, second) = (open().await, open().await);
+        assert_eq!(first.free_table().await.expect("a table"), 51_820);
+        assert_eq!(second.free_table().await.expect("a table"), 51_821, "the first is not filled yet");
+        drop(first);
+        assert_eq!(second.free_table().await.expect("a table"), 51_820);
+    });
+}
+
+#[test]
+fn the_kernel_says_nothing_into_the_tunnel_by_itself() {
+    in_own_network(async || {
+        tunnel(DEVICE);
+        let mut host = open().await;
+        host.apply(&plan(&["10.77.0.1/24", "fd77::1/64"], &[])).await.expect("applied");
+        let flags = ip(&format!("link show {DEVICE}"));
+        assert!(!flags.contains("MULTICAST"), "{flags}");
+        let addresses = ip(&format!("-6 address show dev {DEVICE}"));
+        assert!(!addresses.contains("fe80:") && addresses.contains("fd77::1/64"), "{addresses}");
     });
 }
 

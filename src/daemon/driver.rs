@@ -1,19 +1,15 @@
 //! The one owner that drives the upper half: mutate, drain, mutate. Everything that it waits for stands in
 //! one `select!`; everything it does is bounded, so that a flood of one kind never starves another.
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    sync::{Notify, mpsc},
-};
+use tokio::sync::{Notify, mpsc};
 use tracing::{debug, info, warn};
 
-use super::{DaemonError, failed, lost, resolver::Resolver, say_ready};
+use super::{DaemonError, Started, failed, lost, resolver::Resolver, say_ready, signals::Signals};
 use crate::{
-    config::Config,
     control::{ControlServer, InterfaceStatus, Request, SetError},
-    host::{Host, Mtus, NetworkChange, Plan},
+    host::{Host, Mtus, NetworkChange},
     plane::{Clock, Plane, PlaneSettings, udp::Sent},
     sys::timer::BootTimer,
     tunnel::{Change, ChangeError, Event, Transmit, Tunnel},
@@ -26,22 +22,23 @@ pub(super) struct Driver<'a> {
     name: String,
     fwmark: u32,
     settings: PlaneSettings,
+    /// With a default route: the mark of packets that do not enter the tunnel.
+    rules_let_pass: Option<u32>,
     tunnel: Tunnel,
     plane: Plane,
     host: &'a Host,
     control: ControlServer,
     requests: mpsc::Receiver<Request>,
     resolver: Resolver,
+    signals: Signals,
     wake: Arc<Notify>,
     timer: BootTimer,
     clock: Clock,
-    signals: Signals,
 }
 
 /// What ended one wait.
 enum Woken {
     Signal(&'static str),
-    Ignored(&'static str),
     Queue,
     Timer,
     Request(Request),
@@ -50,60 +47,31 @@ enum Woken {
     Failed(DaemonError),
 }
 
-/// Caught from the first moment on: one that comes while the host is being set up must find the undo armed.
-pub(super) struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-}
-
-impl Signals {
-    pub(super) fn new() -> Result<Self, DaemonError> {
-        let catch = |kind, name| signal(kind).map_err(failed(format!("catch {name}")));
-        Ok(Self {
-            terminate: catch(SignalKind::terminate(), "SIGTERM")?,
-            interrupt: catch(SignalKind::interrupt(), "SIGINT")?,
-            hangup: catch(SignalKind::hangup(), "SIGHUP")?,
-        })
-    }
-
-    /// Waits until we are asked to end; says by which signal.
-    pub(super) async fn stop(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-        }
-    }
-}
-
 impl<'a> Driver<'a> {
-    #[expect(clippy::too_many_arguments, reason = "the composition hands over each part that it started")]
     pub(super) fn new(
-        config: &Config,
-        plan: Plan,
-        tunnel: Tunnel,
-        plane: Plane,
+        name: String,
         host: &'a Host,
-        control: ControlServer,
-        requests: mpsc::Receiver<Request>,
-        wake: Arc<Notify>,
+        started: Started,
         signals: Signals,
     ) -> Result<Self, DaemonError> {
         let timer = BootTimer::new().map_err(failed("make a timer on CLOCK_BOOTTIME"))?;
+        let Started { plan, tunnel, plane, control, requests, resolver, wake } = started;
+        let fwmark = plan.fwmark.unwrap_or(0);
         Ok(Self {
-            name: config.interface.name.clone(),
-            fwmark: plan.fwmark.unwrap_or(0),
+            name,
+            fwmark,
             settings: PlaneSettings::new(plan.mtu),
+            rules_let_pass: (!plan.rules.is_empty()).then_some(fwmark),
             tunnel,
             plane,
             host,
             control,
             requests,
-            resolver: Resolver::new(config),
+            resolver,
+            signals,
             wake,
             timer,
             clock: Clock,
-            signals,
         })
     }
 
@@ -111,15 +79,14 @@ impl<'a> Driver<'a> {
     pub(super) async fn run(&mut self) -> Result<(), DaemonError> {
         let name = self.name.clone();
         let mut lost_device = std::pin::pin!(self.host.device_lost(&name));
+        self.apply_resolved();
         self.tunnel.link_up(self.clock.now());
         self.drain();
         say_ready(&format!("UDP port {}", self.plane.port()));
         loop {
             self.arm_timer()?;
             let woken = tokio::select! {
-                _ = self.signals.terminate.recv() => Woken::Signal("SIGTERM"),
-                _ = self.signals.interrupt.recv() => Woken::Signal("SIGINT"),
-                _ = self.signals.hangup.recv() => Woken::Ignored("SIGHUP"),
+                signal = self.signals.stop() => Woken::Signal(signal),
                 fatal = self.plane.failed() => Woken::Failed(fatal.into()),
                 what = &mut lost_device => Woken::Failed(lost(&name, what)),
                 error = self.control.failed() => Woken::Failed(error.into()),
@@ -134,9 +101,6 @@ impl<'a> Driver<'a> {
                     info!(signal = name, "stopping");
                     return Ok(());
                 }
-                Woken::Ignored(name) => {
-                    info!(signal = name, "ignored: reloading is not part of this version")
-                }
                 Woken::Failed(error) => return Err(error),
                 Woken::Request(request) => self.answer(request),
                 Woken::Resolved => self.apply_resolved(),
@@ -148,7 +112,7 @@ impl<'a> Driver<'a> {
     }
 
     /// Stops the data threads; the device vanishes with them.
-    pub(super) async fn stop(self) {
+    pub(super) fn stop(self) {
         self.plane.stop();
     }
 
@@ -207,13 +171,16 @@ impl<'a> Driver<'a> {
 
     fn happened(&mut self, event: Event) {
         match event {
-            Event::Connected { label, from, first: true, .. } => {
-                info!(peer = label, endpoint = %from, "connected")
+            Event::Connected { key, label, from, initiator, first, .. } => {
+                if first {
+                    info!(peer = label, endpoint = %from, "connected");
+                } else {
+                    debug!(peer = label, endpoint = %from, initiator, "session renewed");
+                }
+                self.resolver.answered_from(&key, from);
             }
-            Event::Connected { label, from, initiator, .. } => {
-                debug!(peer = label, endpoint = %from, initiator, "session renewed");
-            }
-            Event::Roamed { label, from, to, .. } => {
+            Event::Roamed { key, label, from, to, .. } => {
+                self.resolver.answered_from(&key, to);
                 let from = from.map(|from| from.to_string()).unwrap_or_default();
                 info!(peer = label, from, %to, "roamed");
             }
@@ -254,8 +221,9 @@ impl<'a> Driver<'a> {
         match change {
             NetworkChange::AddressRemoved(address) => self.tunnel.forget_locals(Some(address)),
             NetworkChange::RouteChanged | NetworkChange::LinkChanged => self.tunnel.forget_locals(None),
-            NetworkChange::Mtus(mtus) => self.follow_mtus(&mtus),
+            NetworkChange::Mtus(mtus) => return self.follow_mtus(&mtus),
         }
+        self.resolver.network_changed();
     }
 
     /// Padding must not make a packet larger than what the device, or the route it came by, lets through.
@@ -295,11 +263,7 @@ impl<'a> Driver<'a> {
                     self.tunnel.forget_locals(None);
                     info!(port = self.plane.port(), "listening on another UDP port");
                 }
-                Change::Fwmark(mark) => {
-                    self.plane.set_mark(mark)?;
-                    self.fwmark = mark;
-                    self.tunnel.forget_locals(None); // the mark may lead another way, with another source
-                }
+                Change::Fwmark(mark) => self.set_mark(mark)?,
                 _ => {}
             }
         }
@@ -309,6 +273,7 @@ impl<'a> Driver<'a> {
     }
 
     fn change(&mut self, change: Change) -> Result<(), ChangeError> {
+        self.resolver.changed_by_hand(&change);
         match self.tunnel.apply(change, self.clock.now()) {
             // As the kernel: one configuration serves all ends, and each leaves itself out.
             Err(ChangeError::OwnKey(key)) => {
@@ -317,6 +282,25 @@ impl<'a> Driver<'a> {
             }
             done => done,
         }
+    }
+
+    /// With a default route the rules let one mark alone pass by the tunnel; with another one the tunnel's own
+    /// packets would enter it. `wg syncconf` sends 0 where its file names none: that is no wish for another.
+    fn set_mark(&mut self, mark: u32) -> Result<(), SetError> {
+        match self.rules_let_pass {
+            Some(own) if mark == 0 || mark == own => return Ok(()),
+            Some(own) => {
+                let (own, mark) = (format!("{own:#x}"), format!("{mark:#x}"));
+                warn!(own, mark, "the mark cannot change while a default route leads into the tunnel");
+                return Err(io::Error::from_raw_os_error(libc::EBUSY).into());
+            }
+            None => {}
+        }
+        self.plane.set_mark(mark)?;
+        self.resolver.set_mark(mark);
+        self.fwmark = mark;
+        self.tunnel.forget_locals(None); // the mark may lead another way, with another source
+        Ok(())
     }
 
     fn status(&self) -> InterfaceStatus {

@@ -1,17 +1,21 @@
 //! Composition: start order, stop order, and what ends a daemon.
 //!
-//! Start: sweep what a killed daemon left → control sockets (they also lock the name) → UDP → TUN → tunnel →
-//! data threads → addresses, routes, rules → ready. Stop is the same backwards; each step's undo is armed
-//! before the next step begins.
+//! Start: signals caught → sweep what a killed daemon left → control sockets (they also lock the name) → UDP → TUN →
+//! tunnel → data threads → endpoint names, where a default route follows → addresses, routes, rules → ready. Stop
+//! is the same backwards; each step's undo is armed before the next step begins.
 
-mod driver;
-mod resolver;
+mod dns; // a name asked past the tunnel
+mod driver; // the loop, once all stands
+mod names; // what is known of an endpoint's name
+mod resolver; // endpoint names, beside the loop
+mod signals;
 
 use std::{
     io,
-    os::unix::fs::OpenOptionsExt,
-    path::{Path, PathBuf},
+    panic::{AssertUnwindSafe, UnwindSafe, catch_unwind},
+    path::PathBuf,
     sync::Arc,
+    time::Duration,
 };
 
 use tokio::sync::{Notify, mpsc};
@@ -19,13 +23,21 @@ use tracing::{info, warn};
 
 use crate::{
     config::Config,
-    control::{ControlError, ControlServer},
+    control::{ControlError, ControlServer, Request},
     forward::Forward,
     host::{Host, HostError, Lost, Plan},
     plane::{Clock, Fatal, Plane, PlaneSettings, TunDevice, UdpSockets},
     sys,
     tunnel::{ChangeError, Timing, Tunnel},
 };
+
+use driver::Driver;
+use resolver::Resolver;
+use signals::Signals;
+
+/// How long a default route waits for endpoint names: behind it, only servers on the link and those that are asked
+/// past the tunnel can answer.
+const NAMES_FIRST: Duration = Duration::from_secs(5);
 
 /// What the command line says beside the file.
 #[derive(Clone, Debug)]
@@ -96,13 +108,15 @@ pub fn run(config: Config, options: Options) -> Result<(), DaemonError> {
         .enable_all()
         .build()
         .map_err(failed("start the runtime"))?;
-    let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        let ended = runtime.block_on(run_until_stopped(config, options));
-        // A name that is being looked up must not hold the exit back.
-        runtime.shutdown_background();
-        ended
-    }));
-    ended.unwrap_or_else(|_| {
+    let ended = unless_it_panics(AssertUnwindSafe(|| runtime.block_on(run_until_stopped(config, options))));
+    // A name that is being looked up must not hold the exit back.
+    runtime.shutdown_background();
+    ended
+}
+
+/// A panic in the one task, or in one that it waits for, ends the daemon like any other failure.
+fn unless_it_panics(run: impl FnOnce() -> Result<(), DaemonError> + UnwindSafe) -> Result<(), DaemonError> {
+    catch_unwind(run).unwrap_or_else(|_| {
         sweep_after_panic();
         Err(DaemonError::TaskEnded("driver"))
     })
@@ -119,10 +133,9 @@ fn sweep_after_panic() {
 }
 
 async fn run_until_stopped(config: Config, options: Options) -> Result<(), DaemonError> {
-    let signals = driver::Signals::new()?;
     let name = config.interface.name.clone();
     let mut host = Host::open().await?;
-    let result = serve(config, &name, &options, &mut host, signals).await;
+    let result = serve(config, &options, &mut host).await;
     // The device is gone with the plane; what does not vanish with it goes here.
     let undone = host.undo().await;
     result?;
@@ -131,13 +144,37 @@ async fn run_until_stopped(config: Config, options: Options) -> Result<(), Daemo
     Ok(())
 }
 
-async fn serve(
-    config: Config,
-    name: &str,
-    options: &Options,
-    host: &mut Host,
-    mut signals: driver::Signals,
-) -> Result<(), DaemonError> {
+async fn serve(config: Config, options: &Options, host: &mut Host) -> Result<(), DaemonError> {
+    let mut signals = Signals::new()?;
+    let started = tokio::select! {
+        started = start(&config, options, host) => started?,
+        // What was made so far goes with the future that made it.
+        signal = signals.stop() => {
+            info!(signal, "stopping before it was ready");
+            return Ok(());
+        }
+    };
+    let mut driver = Driver::new(config.interface.name.clone(), host, started, signals)?;
+    drop(config); // its keys are the tunnel's now, and stay nowhere else
+    let ended = driver.run().await;
+    say_stopping();
+    driver.stop();
+    ended
+}
+
+/// All that the driver drives.
+struct Started {
+    plan: Plan,
+    tunnel: Tunnel,
+    plane: Plane,
+    control: ControlServer,
+    requests: mpsc::Receiver<Request>,
+    resolver: Resolver,
+    wake: Arc<Notify>,
+}
+
+async fn start(config: &Config, options: &Options, host: &mut Host) -> Result<Started, DaemonError> {
+    let name = config.interface.name.as_str();
     for what in host.sweep().await? {
         warn!(what, "removed what a killed daemon left behind");
     }
@@ -146,25 +183,23 @@ async fn serve(
     if let Some(holder) = host.device_exists(name).await? {
         return Err(DaemonError::NameTaken { name: name.into(), holder });
     }
-    let turn = tokio::select! {
-        turn = Turn::take(&config, &options.run_dir) => turn?,
-        // Another daemon may be stuck in its turn.
-        _ = signals.stop() => return Ok(()),
-    };
-    let own_table = if turn.is_some() { host.free_table().await? } else { 0 };
-    let plan = Plan::new(&config, own_table);
-    let sockets = open_sockets(&config, plan.fwmark)?;
+    let own_table = if Plan::wants_own_table(config) { host.free_table().await? } else { 0 };
+    let plan = Plan::new(config, own_table);
+    let sockets = open_sockets(config, plan.fwmark)?;
     let port = sockets.port();
     let tun = TunDevice::create(name, config.interface.mtu)
         .map_err(failed(format!("make the TUN device {name}")))?;
 
     let wake = Arc::new(Notify::new());
-    let tunnel = build_tunnel(&config, options.timing, &wake)?;
+    let tunnel = build_tunnel(config, options.timing, &wake)?;
     let plane =
         Plane::start(tunnel.forward().clone(), tun, sockets, PlaneSettings::new(config.interface.mtu))
             .map_err(failed("start the data threads"))?;
+    let mut resolver = Resolver::new(config, plan.fwmark.unwrap_or(0));
+    if !plan.rules.is_empty() {
+        resolver.first_round(NAMES_FIRST).await;
+    }
     host.apply(&plan).await?;
-    drop(turn);
     info!(
         interface = name,
         port,
@@ -173,40 +208,7 @@ async fn serve(
         public_key = %config.interface.private_key.public_key(),
         "up"
     );
-
-    let mut driver =
-        driver::Driver::new(&config, plan, tunnel, plane, host, control, requests, wake, signals)?;
-    drop(config); // its keys are the tunnel's now, and stay nowhere else
-    let ended = driver.run().await;
-    say_stopping();
-    driver.stop().await;
-    ended
-}
-
-/// From choosing a free routing table until something stands in it, no other daemon chooses: several start at
-/// once when a machine boots.
-struct Turn {
-    /// Locked; closing it unlocks.
-    _file: std::fs::File,
-}
-
-impl Turn {
-    /// `None` where the file wants no table of its own.
-    async fn take(config: &Config, run_dir: &Path) -> Result<Option<Self>, DaemonError> {
-        if !Plan::wants_own_table(config) {
-            return Ok(None);
-        }
-        let path = run_dir.join("vpnd").join(".tables.lock");
-        let attempted = format!("lock {}", path.display());
-        let locked = tokio::task::spawn_blocking(move || {
-            let file =
-                std::fs::File::options().create(true).truncate(false).write(true).mode(0o600).open(&path)?;
-            file.lock()?;
-            Ok(file)
-        });
-        let file = locked.await.map_err(|_| DaemonError::TaskEnded("lock"))?.map_err(failed(attempted))?;
-        Ok(Some(Self { _file: file }))
-    }
+    Ok(Started { plan, tunnel, plane, control, requests, resolver, wake })
 }
 
 fn open_sockets(config: &Config, fwmark: Option<u32>) -> Result<UdpSockets, DaemonError> {
@@ -249,4 +251,17 @@ fn lost(name: &str, what: Lost) -> DaemonError {
         Lost::Down => "set down",
     };
     DaemonError::DeviceLost { name: name.into(), what }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_in_a_task_that_is_waited_for_ends_the_daemon_with_an_error() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let ended =
+            unless_it_panics(AssertUnwindSafe(|| runtime.block_on(async { panic!("driven too far") })));
+        assert_eq!(ended.expect_err("it panicked").to_string(), "the driver task ended unexpectedly");
+    }
 }

@@ -1,66 +1,75 @@
 //! Endpoint names: resolved beside the data path, tried over all their addresses, and resolved again when
-//! handshakes go unanswered. A name is looked up at most once in [`AGAIN_AFTER`]; one that does not resolve is
-//! tried again with growing pauses, for ever, since the network may come later than we do.
+//! handshakes go unanswered; one that does not resolve is tried again for ever, since the network may come later
+//! than we do. What becomes of one name is decided in [`Name`].
+//!
+//! The system's resolver asks through whatever route there is. With a default route into the tunnel that route may
+//! be the tunnel itself, which waits for the answer: so the name servers are asked with the tunnel's own mark, too.
 
-use std::{collections::HashMap, net::SocketAddr, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    io,
+    net::SocketAddr,
+    time::Duration,
+};
 
 use tokio::{
     task::JoinSet,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until, timeout},
 };
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
+use super::{dns, names::Name};
 use crate::{
     config::{Config, EndpointName},
     noise::PublicKey,
-    tunnel::PeerChange,
+    tunnel::{Change, PeerChange},
 };
 
 /// Look-ups that run at once; the others wait their turn.
 const AT_ONCE: usize = 8;
-/// A name is not looked up again sooner than this.
-const AGAIN_AFTER: Duration = Duration::from_secs(10);
-/// First and longest pause after a look-up that failed.
-const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// How long the system's resolver, which knows `/etc/hosts` and more, is ahead of our own question.
+const HEAD_START: Duration = Duration::from_secs(1);
 
 pub(super) struct Resolver {
     names: HashMap<PublicKey, Name>,
-    queue: std::collections::VecDeque<PublicKey>,
-    running: JoinSet<(PublicKey, std::io::Result<Vec<SocketAddr>>)>,
-    changes: std::collections::VecDeque<PeerChange>,
-}
-
-struct Name {
-    host: String,
-    port: u16,
-    addresses: Vec<SocketAddr>,
-    /// Index of the address in use.
-    used: usize,
-    looked_up: Option<Instant>,
-    pause: Duration,
-    /// When a failed look-up is tried again.
-    again: Option<Instant>,
-    busy: bool,
+    /// The tunnel's own mark, 0: none.
+    mark: u32,
+    queue: VecDeque<PublicKey>,
+    running: JoinSet<(PublicKey, io::Result<Vec<SocketAddr>>)>,
+    changes: VecDeque<PeerChange>,
 }
 
 impl Resolver {
     /// Asks for every name in the file.
-    pub(super) fn new(config: &Config) -> Self {
-        let names: HashMap<_, _> = config
-            .peers
-            .iter()
-            .filter_map(|peer| match &peer.endpoint {
-                Some(EndpointName::Name { host, port }) => {
-                    Some((peer.public_key, Name::new(host.clone(), *port)))
-                }
-                _ => None,
-            })
-            .collect();
-        let queue = names.keys().copied().collect();
-        let mut resolver = Self { names, queue, running: JoinSet::new(), changes: Default::default() };
-        resolver.names.values_mut().for_each(|name| name.busy = true);
-        resolver.start_queued();
+    pub(super) fn new(config: &Config, mark: u32) -> Self {
+        let named = config.peers.iter().filter_map(|peer| match &peer.endpoint {
+            Some(EndpointName::Name { host, port }) => {
+                Some((peer.public_key, Name::new(host.clone(), *port)))
+            }
+            _ => None,
+        });
+        let mut resolver = Self {
+            names: named.collect(),
+            mark,
+            queue: VecDeque::new(),
+            running: JoinSet::new(),
+            changes: VecDeque::new(),
+        };
+        let all: Vec<_> = resolver.names.keys().copied().collect();
+        all.into_iter().for_each(|key| resolver.ask(key));
         resolver
+    }
+
+    /// Waits, but not long, until each name has been looked up once.
+    pub(super) async fn first_round(&mut self, limit: Duration) {
+        let round = async {
+            while self.names.values().any(|name| name.busy) {
+                self.resolved().await;
+            }
+        };
+        if timeout(limit, round).await.is_err() {
+            warn!("endpoint names take long to resolve: going on without");
+        }
     }
 
     /// Resolves when [`Self::poll_change`] may have something.
@@ -75,7 +84,8 @@ impl Resolver {
         tokio::select! {
             Some(done) = self.running.join_next() => match done {
                 Ok((key, result)) => self.looked_up(key, result),
-                Err(error) => warn!(%error, "a look-up of an endpoint's name broke off"),
+                // A panic in any task ends the process; nobody cancels a look-up.
+                Err(error) => std::panic::resume_unwind(error.into_panic()),
             },
             () = pause => self.retry_due(),
         }
@@ -87,38 +97,64 @@ impl Resolver {
         self.changes.pop_front()
     }
 
-    /// A handshake with this peer went unanswered: its next address, and a new look-up after the last one.
+    /// A handshake with this peer went unanswered: its next address, or a new look-up.
     pub(super) fn unanswered(&mut self, key: &PublicKey) {
         let Some(name) = self.names.get_mut(key) else { return };
-        if name.used + 1 < name.addresses.len() {
-            name.used += 1;
-            let next = name.addresses[name.used];
-            self.changes.push_back(endpoint(*key, next));
-            return;
+        let next = name.unanswered(Instant::now());
+        self.changes.extend(next.place.map(|place| endpoint(*key, place)));
+        if next.look_up {
+            self.ask(*key);
         }
-        if name.busy || name.looked_up.is_some_and(|at| at.elapsed() < AGAIN_AFTER) {
-            return;
+    }
+
+    /// The peer is at this place, authentically.
+    pub(super) fn answered_from(&mut self, key: &PublicKey, place: SocketAddr) {
+        if let Some(name) = self.names.get_mut(key) {
+            name.answered_from(place);
         }
-        self.ask(*key);
+    }
+
+    /// Somebody changed the tunnel by hand: a peer that is elsewhere now, or gone, follows its name no longer.
+    pub(super) fn changed_by_hand(&mut self, change: &Change) {
+        match change {
+            Change::ReplacePeers => self.names.clear(),
+            Change::Peer(change) if change.remove => {
+                self.names.remove(&change.public_key);
+            }
+            Change::Peer(PeerChange { public_key, endpoint: Some(place), .. }) => {
+                let elsewhere = |name: &&mut Name| !name.knows(*place);
+                if let Some(name) = self.names.get_mut(public_key).filter(elsewhere) {
+                    info!(host = name.host, %place, "endpoint set by hand: its name is followed no longer");
+                    self.names.remove(public_key);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A name that did not resolve may do so now.
+    pub(super) fn network_changed(&mut self) {
+        let now = Instant::now();
+        self.names.values_mut().for_each(|name| name.network_changed(now));
+    }
+
+    /// The tunnel's packets have another mark.
+    pub(super) fn set_mark(&mut self, mark: u32) {
+        self.mark = mark;
     }
 
     fn ask(&mut self, key: PublicKey) {
-        if let Some(name) = self.names.get_mut(&key) {
-            name.busy = true;
-            name.again = None;
-        }
+        let Some(name) = self.names.get_mut(&key) else { return };
+        name.busy = true;
+        name.again = None;
         self.queue.push_back(key);
         self.start_queued();
     }
 
     fn retry_due(&mut self) {
         let now = Instant::now();
-        let due: Vec<_> = self
-            .names
-            .iter()
-            .filter(|(_, name)| name.again.is_some_and(|at| at <= now))
-            .map(|(key, _)| *key)
-            .collect();
+        let is_due = |name: &Name| name.again.is_some_and(|at| at <= now);
+        let due: Vec<_> = self.names.iter().filter(|(_, name)| is_due(name)).map(|(key, _)| *key).collect();
         due.into_iter().for_each(|key| self.ask(key));
     }
 
@@ -126,59 +162,149 @@ impl Resolver {
         while self.running.len() < AT_ONCE {
             let Some(key) = self.queue.pop_front() else { return };
             let Some(name) = self.names.get(&key) else { continue };
-            let (host, port) = (name.host.clone(), name.port);
-            self.running.spawn(async move {
-                let found = tokio::net::lookup_host((host, port)).await;
-                (key, found.map(Iterator::collect))
-            });
+            let (host, port, mark) = (name.host.clone(), name.port, self.mark);
+            self.running.spawn(async move { (key, look_up(&host, port, mark).await) });
         }
     }
 
-    fn looked_up(&mut self, key: PublicKey, result: std::io::Result<Vec<SocketAddr>>) {
+    fn looked_up(&mut self, key: PublicKey, result: io::Result<Vec<SocketAddr>>) {
         let Some(name) = self.names.get_mut(&key) else { return };
         name.busy = false;
-        match result {
+        let now = Instant::now();
+        let error = match result {
             Ok(addresses) if !addresses.is_empty() => {
                 debug!(host = name.host, ?addresses, "resolved");
-                name.found(addresses);
-                self.changes.push_back(endpoint(key, name.addresses[0]));
+                let place = name.found(addresses, now);
+                self.changes.extend(place.map(|place| endpoint(key, place)));
+                return;
             }
-            Ok(_) => name.not_found("no addresses"),
-            Err(error) => name.not_found(&error.to_string()),
+            Ok(_) => "no addresses".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        match name.not_found(now) {
+            Some(pause) => warn!(
+                host = name.host,
+                error,
+                "endpoint name does not resolve; trying again in {} s",
+                pause.as_secs()
+            ),
+            None => {
+                debug!(host = name.host, error, "endpoint name does not resolve; the peer is there anyway")
+            }
         }
     }
 }
 
-impl Name {
-    fn new(host: String, port: u16) -> Self {
-        Self {
-            host,
-            port,
-            addresses: Vec::new(),
-            used: 0,
-            looked_up: None,
-            pause: PAUSE.0,
-            again: None,
-            busy: false,
-        }
+/// Both ways to ask; the first that knows an address. An error is the system's.
+async fn look_up(host: &str, port: u16, mark: u32) -> io::Result<Vec<SocketAddr>> {
+    let system = async { Ok(tokio::net::lookup_host((host, port)).await?.collect()) };
+    if mark == 0 {
+        return system.await;
     }
+    let past_the_tunnel = async {
+        sleep(HEAD_START).await;
+        let found = dns::look_up(host, mark).await?;
+        Ok(found.into_iter().map(|address| SocketAddr::new(address, port)).collect())
+    };
+    first_success(system, past_the_tunnel).await
+}
 
-    fn found(&mut self, addresses: Vec<SocketAddr>) {
-        self.addresses = addresses;
-        self.used = 0;
-        self.looked_up = Some(Instant::now());
-        self.pause = PAUSE.0;
-    }
-
-    fn not_found(&mut self, error: &str) {
-        let seconds = self.pause.as_secs();
-        warn!(host = self.host, error, "endpoint name does not resolve; trying again in {seconds} s");
-        self.looked_up = Some(Instant::now());
-        self.again = Some(Instant::now() + self.pause);
-        self.pause = (self.pause * 2).min(PAUSE.1);
+/// What succeeds first; if neither does, the first one's error.
+async fn first_success<T>(
+    first: impl Future<Output = io::Result<T>>,
+    second: impl Future<Output = io::Result<T>>,
+) -> io::Result<T> {
+    let (mut first, mut second) = (std::pin::pin!(first), std::pin::pin!(second));
+    tokio::select! {
+        result = &mut first => match result {
+            Ok(found) => Ok(found),
+            Err(error) => second.await.map_err(|other| {
+                debug!(%other, "asking past the tunnel failed, too");
+                error
+            }),
+        },
+        result = &mut second => match result {
+            Ok(found) => Ok(found),
+            Err(_) => first.await,
+        },
     }
 }
 
 fn endpoint(key: PublicKey, address: SocketAddr) -> PeerChange {
     PeerChange { endpoint: Some(address), update_only: true, ..PeerChange::new(key) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{noise::PrivateKey, sys::random::os_rng};
+
+    /// A resolver with one name, which is looked up for real.
+    async fn with_name(host: &str) -> (Resolver, PublicKey) {
+        let key = PrivateKey::generate(&mut os_rng()).public_key();
+        let mut resolver = Resolver {
+            names: HashMap::from([(key, Name::new(host.to_owned(), 4711))]),
+            mark: 0,
+            queue: VecDeque::new(),
+            running: JoinSet::new(),
+            changes: VecDeque::new(),
+        };
+        resolver.ask(key);
+        resolver.first_round(Duration::from_secs(30)).await;
+        (resolver, key)
+    }
+
+    #[tokio::test]
+    async fn a_name_that_resolves_becomes_a_change_of_its_peer_alone() {
+        let (mut resolver, key) = with_name("localhost").await;
+        let change = resolver.poll_change().expect("localhost resolves");
+        assert_eq!((change.public_key, change.update_only), (key, true));
+        let place = change.endpoint.expect("an endpoint");
+        assert!(place.ip().is_loopback() && place.port() == 4711, "{place}");
+        assert!(resolver.poll_change().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_name_that_fails_is_tried_again_after_a_pause() {
+        let (mut resolver, key) = with_name("does-not-exist.invalid").await;
+        assert!(resolver.poll_change().is_none());
+        let name = &resolver.names[&key];
+        assert!(!name.busy && name.again.is_some());
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_set_by_hand_ends_the_following_of_a_name_unless_it_is_the_names_own() {
+        let (mut resolver, key) = with_name("localhost").await;
+        let own = resolver.poll_change().expect("localhost resolves").endpoint.expect("an endpoint");
+        resolver.changed_by_hand(&Change::Peer(endpoint(key, own)));
+        assert!(resolver.names.contains_key(&key), "`wg syncconf` says what the name says");
+        let another = SocketAddr::from(([192, 0, 2, 1], 4711));
+        resolver.changed_by_hand(&Change::Peer(endpoint(key, another)));
+        assert!(!resolver.names.contains_key(&key));
+        resolver.unanswered(&key);
+        assert!(resolver.poll_change().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_a_look_up_ends_the_task_that_waits_for_it() {
+        let (mut resolver, _) = with_name("localhost").await;
+        resolver.running.spawn(async { panic!("looked up too much") });
+        let waiting = tokio::spawn(async move { resolver.resolved().await });
+        let panic = waiting.await.expect_err("it panicked").into_panic();
+        assert_eq!(panic.downcast_ref::<&str>(), Some(&"looked up too much"));
+    }
+
+    #[tokio::test]
+    async fn the_second_way_counts_where_the_first_fails_and_the_first_error_where_both_do() {
+        let fails = |what: &'static str| async move { Err::<u8, _>(io::Error::other(what)) };
+        let late = async {
+            sleep(Duration::from_millis(10)).await;
+            Ok(2)
+        };
+        assert_eq!(first_success(fails("system"), late).await.expect("the second"), 2);
+        assert_eq!(first_success(async { Ok(1) }, std::future::pending()).await.expect("the first"), 1);
+        assert_eq!(first_success(std::future::pending(), async { Ok(2) }).await.expect("the second"), 2);
+        let error = first_success(fails("system"), fails("ours")).await.expect_err("both failed");
+        assert_eq!(error.to_string(), "system");
+    }
 }

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::{
     HostError,
     error::general_remedy,
-    exchange::{BATCH, Exchange, Refused},
+    exchange::{BATCH, Exchange, Refused, Request},
     message::{Address, Link, PresentRule},
     plan::{Plan, Route, is_v6},
     policy, return_path,
@@ -120,10 +120,22 @@ impl Work<'_> {
     async fn bring_link(&mut self, plan: &Plan, link: &Link) -> Result<Device, HostError> {
         let mtu = plan.mtu.into();
         let was_up = link.is_up();
+        if !was_up {
+            self.silence().await?;
+        }
         if link.mtu != mtu || !was_up {
             self.run([Step::SetLink { mtu, up: true, former_mtu: link.mtu, was_up }]).await?;
         }
         Ok(if was_up { Device::Kept } else { Device::SetUp })
+    }
+
+    /// Nobody in the tunnel is asked for routers, so that an idle one stays silent: as the kernel's own WireGuard does.
+    /// Where it is refused there is no IPv6, and so nothing to silence.
+    async fn silence(&mut self) -> Result<(), HostError> {
+        let request = Request { flags: 0, message: Link::without_link_local(self.index) };
+        let asked = self.exchange.batch(vec![request]).await;
+        let attempted = || format!("set link {} addrgenmode none", self.device);
+        asked.map(drop).map_err(|e| HostError::new(attempted(), e.into()))
     }
 
     /// New ones first: when the last IPv4 address goes, the kernel drops all IPv4 routes of the device.

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressFlags, AddressMessage, AddressProtocol},
-    link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
+    link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
     route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType},
     rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage},
 };
@@ -20,6 +20,12 @@ pub const PROTOCOL: u8 = b'v';
 
 /// The kernel's table for the host's own addresses.
 pub(super) const LOCAL_TABLE: u32 = 255;
+
+/// The marks that daemons choose for themselves (wg-quick begins at 51820, too). A default route into one tunnel
+/// lets the packets of all of them pass by: else two such tunnels on one host would seal each other's packets,
+/// larger each time, without end.
+pub(super) const OWN_MARKS: std::ops::RangeInclusive<u32> = 0xca00..=0xcaff;
+const OWN_MARKS_MASK: u32 = !0xff;
 
 /// A network device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,9 +55,18 @@ impl Link {
         RouteNetlinkMessage::GetLink(LinkMessage::default())
     }
 
+    /// While it is up there is no multicast, as on the kernel's own WireGuard: no group is told into the tunnel.
     pub(super) fn set(index: u32, mtu: u32, up: bool) -> RouteNetlinkMessage {
-        let link = LinkMessageBuilder::<LinkUnspec>::new().index(index).mtu(mtu);
+        let link = LinkMessageBuilder::<LinkUnspec>::new().index(index).mtu(mtu).multicast(!up);
         RouteNetlinkMessage::SetLink(if up { link.up() } else { link.down() }.build())
+    }
+
+    /// Before it is up: the kernel is to give it no link-local address, with which it would ask for routers.
+    pub(super) fn without_link_local(index: u32) -> RouteNetlinkMessage {
+        let mode = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
+        let mut link = LinkMessageBuilder::<LinkUnspec>::new().index(index).build();
+        link.attributes.push(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![mode])]));
+        RouteNetlinkMessage::SetLink(link)
     }
 
     pub(super) fn read(message: &LinkMessage) -> Self {
@@ -229,14 +244,14 @@ impl PresentRule {
         }
     }
 
-    /// `not fwmark MARK lookup TABLE`, ours.
+    /// `not fwmark MARK lookup TABLE`, ours. A mark of the file's own is compared whole.
     pub(super) fn not_marked(v6: bool, priority: u32, mark: u32, table: u32) -> Self {
         Self {
             v6,
             priority,
             table,
             mark: Some(mark),
-            mask: u32::MAX,
+            mask: if OWN_MARKS.contains(&mark) { OWN_MARKS_MASK } else { u32::MAX },
             inverted: true,
             suppresses_default: false,
             ours: true,
@@ -256,6 +271,9 @@ impl PresentRule {
             Err(_) => message.attributes.push(RuleAttribute::Table(self.table)),
         }
         message.attributes.extend(self.mark.map(RuleAttribute::FwMark));
+        if self.mask != u32::MAX {
+            message.attributes.push(RuleAttribute::FwMask(self.mask));
+        }
         if self.suppresses_default {
             message.attributes.push(RuleAttribute::SuppressPrefixLen(0));
         }

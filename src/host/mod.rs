@@ -28,6 +28,7 @@ pub use plan::{MAIN_TABLE, Plan, Route, Rule};
 
 use apply::{Device, Placed};
 use exchange::Exchange;
+use table::Claim;
 use watch::{Changes, Subscription};
 
 /// A netlink request that failed: what was attempted, what came back, what to do.
@@ -49,6 +50,8 @@ pub struct Host {
     changes: Mutex<Changes>,
     /// By `apply`, until `undo`.
     placed: Option<Placed>,
+    /// The table that `free_table` named last.
+    claim: Mutex<Option<Claim>>,
 }
 
 impl Host {
@@ -64,6 +67,7 @@ impl Host {
             device_events: Mutex::new(device_events),
             changes: Mutex::new(changes),
             placed: None,
+            claim: Mutex::new(None),
         })
     }
 
@@ -128,9 +132,14 @@ impl Host {
         }
     }
 
-    /// A table number (and mark) that no route, no rule and no other daemon uses: from 51820 up, as wg-quick.
+    /// A table number (and mark) that no route, no rule and no other daemon uses: from 51820 up, as wg-quick. It
+    /// is this host's, against other daemons, until the next call.
     pub async fn free_table(&self) -> Result<u32, HostError> {
-        table::free(&mut *self.exchange.lock().await).await
+        let mut claim = self.claim.lock().await;
+        *claim = None;
+        let (table, taken) = table::free(&mut *self.exchange.lock().await).await?;
+        *claim = Some(taken);
+        Ok(table)
     }
 
     /// Is `address` one of this host's?

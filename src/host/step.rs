@@ -124,6 +124,9 @@ impl std::fmt::Display for PresentRule {
         if let Some(mark) = self.mark {
             write!(f, " fwmark {mark:#x}")?;
         }
+        if self.mask != u32::MAX {
+            write!(f, "/{:#x}", self.mask)?;
+        }
         write!(f, " lookup {}", table_name(self.table))?;
         if self.suppresses_default {
             f.write_str(" suppress_prefixlength 0")?;
@@ -163,7 +166,7 @@ mod tests {
                 "set link vpn0 mtu 1420 up",
                 "add address 10.0.0.1/24 dev vpn0",
                 "add route 10.0.0.0/24 dev vpn0 table main",
-                "add rule (IPv6) not fwmark 0xca6c lookup 51820 priority 7",
+                "add rule (IPv6) not fwmark 0xca6c/0xffffff00 lookup 51820 priority 7",
             ]
         );
         let suppress = Step::RemoveRule(PresentRule::suppress(false, 6));

@@ -1,13 +1,43 @@
 //! A routing table, and a mark of the same number, that nobody uses.
 
-use std::ops::Range;
+use std::{
+    io,
+    ops::RangeInclusive,
+    os::{
+        linux::net::SocketAddrExt,
+        unix::net::{SocketAddr, UnixDatagram},
+    },
+};
 
-use super::{HostError, exchange::Exchange, message::PresentRule};
+use super::{
+    HostError,
+    exchange::Exchange,
+    message::{OWN_MARKS, PresentRule},
+};
 
-/// From wg-quick's number upward.
-const CANDIDATES: Range<u32> = 51_820..52_820;
+/// From wg-quick's number upward, as long as the rules of all daemons let the mark pass.
+const CANDIDATES: RangeInclusive<u32> = 51_820..=*OWN_MARKS.end();
 
-pub(super) async fn free(exchange: &mut Exchange) -> Result<u32, HostError> {
+/// The right to fill a table that is still empty, against other daemons that start at this moment. An abstract
+/// socket: known in this network namespace alone, as tables are, and gone with its process.
+#[derive(Debug)]
+pub(super) struct Claim {
+    _socket: UnixDatagram,
+}
+
+impl Claim {
+    /// None: another daemon has it.
+    fn take(table: u32) -> io::Result<Option<Self>> {
+        let name = SocketAddr::from_abstract_name(format!("vpnd/table/{table}"))?;
+        match UnixDatagram::bind_addr(&name) {
+            Ok(socket) => Ok(Some(Self { _socket: socket })),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+pub(super) async fn free(exchange: &mut Exchange) -> Result<(u32, Claim), HostError> {
     let mut rules = exchange.rules(false).await?;
     rules.extend(exchange.rules(true).await?);
     for table in CANDIDATES.filter(|number| rules.iter().all(|rule| !is_used_by(*number, rule))) {
@@ -15,8 +45,12 @@ pub(super) async fn free(exchange: &mut Exchange) -> Result<u32, HostError> {
         for v6 in [false, true] {
             routes += exchange.routes(v6, Some(table), None, |_| Some(())).await?.len();
         }
-        if routes == 0 {
-            return Ok(table);
+        if routes > 0 {
+            continue;
+        }
+        let failed = |e: io::Error| HostError::new(format!("claim table {table}"), e.into());
+        if let Some(claim) = Claim::take(table).map_err(failed)? {
+            return Ok((table, claim));
         }
     }
     let refused = std::io::Error::from_raw_os_error(libc::EEXIST).into();
@@ -24,9 +58,11 @@ pub(super) async fn free(exchange: &mut Exchange) -> Result<u32, HostError> {
     Err(HostError::with_remedy(format!("find a free table in {CANDIDATES:?}"), refused, Some(remedy)))
 }
 
-/// As its table, or as a mark that it would match.
+/// As its table, or as a mark that it would match. A rule of ours lets the marks of all daemons pass, but only one
+/// is its own.
 fn is_used_by(number: u32, rule: &PresentRule) -> bool {
-    let is_matched = |mark: u32| mark != 0 && mark == number & rule.mask;
+    let mask = if rule.ours { u32::MAX } else { rule.mask };
+    let is_matched = |mark: u32| mark & mask != 0 && (mark ^ number) & mask == 0;
     rule.table == number || rule.mark.is_some_and(is_matched)
 }
 
@@ -41,9 +77,27 @@ mod tests {
         assert!(!is_used_by(51_821, &by_table));
         let by_mark = PresentRule::not_marked(false, 1, 51_821, 100);
         assert!(is_used_by(51_821, &by_mark));
-        let by_mask = PresentRule { mark: Some(0x4000), mask: 0x4000, ..by_mark };
+        let by_mask = PresentRule { mark: Some(0x4000), mask: 0x4000, ours: false, ..by_mark };
         assert!(is_used_by(51_820, &by_mask), "51820 has that bit");
-        let no_mark = PresentRule { mark: Some(0), mask: 0x1_0000, ..by_mark };
+        let no_mark = PresentRule { mark: Some(0), mask: 0x1_0000, ours: false, ..by_mark };
         assert!(!is_used_by(51_820, &no_mark), "all that is not marked so would match it");
+    }
+
+    #[test]
+    fn each_candidate_is_a_mark_that_every_daemon_lets_pass() {
+        for number in CANDIDATES {
+            let rule = PresentRule::not_marked(false, 1, 51_820, 51_820);
+            assert_eq!((number ^ 51_820) & rule.mask, 0, "{number}");
+            assert_eq!(is_used_by(number, &rule), number == 51_820, "{number}");
+        }
+    }
+
+    #[test]
+    fn a_table_is_claimed_once_and_free_again_when_the_claim_ends() {
+        let number = 4_000_000_000 + std::process::id(); // in the namespace of whoever runs this test
+        let claim = Claim::take(number).expect("asked").expect("nobody has it");
+        assert!(Claim::take(number).expect("asked").is_none());
+        drop(claim);
+        assert!(Claim::take(number).expect("asked").is_some());
     }
 }

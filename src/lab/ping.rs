@@ -153,7 +153,8 @@ enum Classified {
 /// What a received packet means for our request, if anything.
 fn classify(received: &[u8], v4: bool, request: &[u8]) -> Option<Classified> {
     let icmp = if v4 { behind_v4(received)? } else { received };
-    let (reply, errors) = if v4 { (0, 3..=12) } else { (129, 1..=4) };
+    // Unreachable, time exceeded, parameter problem. A redirect is advice: its packet was passed on.
+    let (reply, errors) = if v4 { (0, &[3, 11, 12][..]) } else { (129, &[1, 2, 3, 4][..]) };
     let kind = *icmp.first()?;
     if kind == reply && icmp.get(4..)? == &request[4..] {
         return Some(Classified::Echo);
@@ -215,6 +216,9 @@ mod tests {
         let mut another = packet.clone();
         *another.last_mut().unwrap() ^= 1;
         assert_eq!(classify(&another, true, &request), None);
+        let mut redirect = packet;
+        redirect[20] = 5;
+        assert_eq!(classify(&redirect, true, &request), None, "the router passed our request on");
     }
 
     #[test]

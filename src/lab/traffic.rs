@@ -4,7 +4,10 @@ use std::{
     io::{self, Read, Write},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     panic::resume_unwind,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        LazyLock,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -42,7 +45,7 @@ pub fn tcp_transfer(
     limit: Duration,
 ) -> Result<Transfer, LabError> {
     let what = || format!("send {bytes} bytes by TCP from {} to {} ({address})", from.name(), to.name());
-    let pattern = pattern();
+    let pattern = PATTERN.as_slice();
     let transfer = || {
         let watch = Stopwatch::start();
         let listener = to.run(|| TcpListener::bind((address, 0)))?;
@@ -51,8 +54,8 @@ pub fn tcp_transfer(
         let (receiver, _) = listener.accept()?; // the connection stands: it waits in the queue
         let start = Stopwatch::start();
         let intact = thread::scope(|scope| {
-            let sending = scope.spawn(|| send(sender, &pattern, bytes, watch, limit));
-            let intact = receive(receiver, &pattern, bytes, watch, limit);
+            let sending = scope.spawn(|| send(sender, pattern, bytes, watch, limit));
+            let intact = receive(receiver, pattern, bytes, watch, limit);
             sending.join().unwrap_or_else(|panic| resume_unwind(panic)).and(intact)
         })?;
         Ok::<_, io::Error>(Transfer { bytes, seconds: start.elapsed().as_secs_f64(), intact })
@@ -98,6 +101,9 @@ pub fn udp_echo(
 
 /// A prime, so that no packet size divides it and a displaced packet is always seen.
 const PERIOD: usize = 1_048_573;
+
+/// Made once: many transfers may run at the same time.
+static PATTERN: LazyLock<Vec<u8>> = LazyLock::new(pattern);
 
 /// Two periods of pseudo-random bytes (splitmix64): any period-long slice from any offset lies in it.
 fn pattern() -> Vec<u8> {

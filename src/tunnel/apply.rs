@@ -87,7 +87,7 @@ impl Tunnel {
             self.set_preshared_key(id, key, now);
         }
         if let Some(endpoint) = change.endpoint {
-            self.set_endpoint(id, endpoint);
+            self.set_endpoint(id, endpoint, now);
         }
         if change.replace_allowed_ips {
             self.take_allowed_ips(id);
@@ -166,14 +166,22 @@ impl Tunnel {
         self.drop_secrets(id, now);
     }
 
-    fn set_endpoint(&mut self, id: PeerId, remote: SocketAddr) {
+    /// An initiation that still waits for its answer went elsewhere: the new place gets one at once, not when the
+    /// old one's time is over.
+    fn set_endpoint(&mut self, id: PeerId, remote: SocketAddr, now: Now) {
         let Some(peer) = self.peers.of_mut(id) else { return };
         let remote = match remote.ip().to_canonical() {
             v4 @ IpAddr::V4(_) => SocketAddr::new(v4, remote.port()),
             IpAddr::V6(_) => remote, // with its scope
         };
+        let before = peer.shared.endpoint().map(|endpoint| endpoint.remote);
         peer.shared.set_endpoint(Some(Endpoint { remote, local: None }));
         peer.told_endpoint = Some(remote);
+        if before != Some(remote) && peer.handshake.pending.is_some() {
+            peer.handshake.sent = None;
+            self.timers.clear(id, Timer::Retransmit);
+            self.send_initiation(id, now);
+        }
     }
 
     /// A keepalive goes out at once when it is switched on, and then this often.

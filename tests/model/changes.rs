@@ -92,6 +92,26 @@ fn a_peer_removed_while_it_talks_is_a_stranger_at_once() {
 }
 
 #[test]
+fn a_new_endpoint_is_asked_at_once_while_the_old_one_does_not_answer() {
+    let mut world = World::pair();
+    let (right, dead) = (outer(1), outer(99));
+    world.change(0, 1, |change| change.endpoint = Some(dead));
+    let number = world.send(0, 1);
+    world.run(secs(1));
+    assert_eq!(world.initiations(0), 1);
+    world.change(0, 1, |change| change.endpoint = Some(right));
+    world.run(millis(200));
+    assert_eq!(world.initiations(0), 2);
+    assert_eq!(world.nodes[1].delivered.last(), Some(&number));
+
+    world.forget_log();
+    world.change(0, 1, |change| change.endpoint = Some(dead));
+    world.change(0, 1, |change| change.endpoint = Some(right));
+    world.run(secs(1));
+    assert_eq!(world.initiations(0), 0, "where none is waited for, none is sent");
+}
+
+#[test]
 fn a_removed_peers_staged_packets_are_gone() {
     let mut world = World::pair();
     world.network.cut = true;

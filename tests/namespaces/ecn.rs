@@ -81,7 +81,7 @@ fn count_fields(host: &Host, outer: Outer) {
         rules += &format!("iifname vpn0 {request} {family} ecn ce counter name congestion-inside; ");
     }
     counters += "counter dscp-outside { }; counter dscp-inside { }; counter congestion-inside { }; ";
-    let chain = format!("chain pre {{ type filter hook prerouting priority 0; {rules} }}");
+    let chain = format!("chain pre {{ type filter hook prerouting priority 0; {rules} }};");
     sh(host, &format!("nft 'table inet vpnd_test {{ {counters} {chain} }}'"));
 }
 
@@ -95,7 +95,7 @@ fn mark_congestion(node: &Node, outer: Outer) {
         &node.host,
         &format!(
             "nft 'table inet vpnd_test {{ chain post {{ type filter hook postrouting priority 0; \
-             oifname eth0 udp dport 51820 {family} ecn set ce; }} }}'"
+             oifname eth0 udp dport 51820 {family} ecn set ce; }}; }}'"
         ),
     );
 }

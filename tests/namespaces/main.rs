@@ -4,17 +4,22 @@
 mod battery;
 #[path = "../common/mod.rs"]
 mod common;
+mod cryptokey;
 mod ecn;
 mod first;
 mod glue;
 mod interop;
+mod life;
 mod live;
 mod many;
 mod marks;
 mod mixed;
 mod mixture;
+mod names;
+mod nat;
 mod nested;
 mod padding;
+mod policy;
 mod refusals;
 mod relay;
 mod roaming;

@@ -38,7 +38,7 @@ fn a_packet_that_gets_a_mark_is_routed_again_and_arrives() {
     let (left, right) = (&pair.left, &pair.right);
     sh(
         &left.host,
-        "nft 'table inet vpnd_test { chain output { type route hook output priority mangle; meta mark set 1; } }'",
+        "nft 'table inet vpnd_test { chain output { type route hook output priority mangle; meta mark set 1; }; }'",
     );
     left.ping(right.inner4, 1);
     bound_pings(&pair);

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use vpnd::lab::{Host, Ping};
+use vpnd::lab::Ping;
 
 use crate::{
     common::need_root,
@@ -13,13 +13,18 @@ const LIMIT: Duration = Duration::from_secs(5);
 /// What the tunnel adds over IPv4: IP, UDP, transport header, tag.
 const OVERHEAD: usize = 60;
 
-/// Outer packets over IPv4 that are longer do not arrive at this host.
-fn refuse_longer_than(host: &Host, length: usize) {
+/// Outer packets over IPv4 that are longer do not arrive at either end.
+fn refuse_longer_than(length: usize, pair: &Pair) {
     let rules = format!(
         "table inet vpnd_test {{ chain input {{ type filter hook input priority 0; \
-         iifname eth0 udp dport 51820 ip length > {length} drop; }} }}"
+         iifname eth0 udp dport 51820 ip length > {length} drop; }}; }}"
     );
-    sh(host, &format!("nft delete table inet vpnd_test 2>/dev/null || true; nft '{rules}'"));
+    at_both_ends(pair, &format!("nft '{rules}'"));
+}
+
+fn at_both_ends(pair: &Pair, line: &str) {
+    sh(&pair.left.host, line);
+    sh(&pair.right.host, line);
 }
 
 /// Is an inner packet of this many bytes answered by one of the same length?
@@ -37,7 +42,7 @@ fn padding_never_exceeds_the_mtu_of_the_device() {
     let mtu = 1421;
     let pair = Pair::start("pad", &Spec { outer: Outer::V4, mtu, ..Spec::default() });
     pair.left.ping(pair.right.inner4, 1);
-    [&pair.left, &pair.right].map(|node| refuse_longer_than(&node.host, usize::from(mtu) + OVERHEAD));
+    refuse_longer_than(usize::from(mtu) + OVERHEAD, &pair);
     for length in usize::from(mtu) - 16..=usize::from(mtu) {
         let arrived = wait_until(LIMIT, || passes(&pair.left, pair.right.inner4, length));
         assert!(arrived, "a packet of {length} bytes was padded beyond {mtu}");
@@ -54,11 +59,11 @@ fn padding_never_exceeds_the_mtu_of_a_route() {
     }
     let pair = Pair::start("padroute", &Spec { mtu: 1300, ..Spec::default() });
     pair.left.ping(pair.right.inner4, 1);
-    [&pair.left, &pair.right].map(|node| refuse_longer_than(&node.host, 1299 + OVERHEAD));
+    refuse_longer_than(1299 + OVERHEAD, &pair);
     assert!(!passes(&pair.left, pair.right.inner4, 1297), "padded to 1300, it is refused");
     for (node, other) in [(&pair.left, 2), (&pair.right, 1)] {
-        sh(&node.host, &format!("ip route add 10.77.0.{other}/32 dev vpn0 mtu 1299"));
-        sh(&node.host, &format!("ip -6 route add fd77::{other}/128 dev vpn0 metric 1 mtu 1299"));
+        sh(&node.host, &format!("ip route replace 10.77.0.{other}/32 dev vpn0 mtu 1299"));
+        sh(&node.host, &format!("ip -6 route replace fd77::{other}/128 dev vpn0 mtu 1299"));
     }
     for inner in [pair.right.inner4, pair.right.inner6] {
         assert!(wait_until(LIMIT, || passes(&pair.left, inner, 1297)), "log: {}", pair.left.log());
@@ -72,9 +77,9 @@ fn padding_follows_an_mtu_that_is_changed_from_outside() {
     }
     let pair = Pair::start("padmtu", &Spec::default());
     pair.left.ping(pair.right.inner4, 1);
-    [&pair.left, &pair.right].map(|node| refuse_longer_than(&node.host, 1301 + OVERHEAD));
+    refuse_longer_than(1301 + OVERHEAD, &pair);
     assert!(!passes(&pair.left, pair.right.inner4, 1301), "padded to 1312, it is refused");
-    [&pair.left, &pair.right].map(|node| sh(&node.host, "ip link set vpn0 mtu 1301"));
+    at_both_ends(&pair, "ip link set vpn0 mtu 1301");
     for inner in [pair.right.inner4, pair.right.inner6] {
         assert!(wait_until(LIMIT, || passes(&pair.left, inner, 1301)), "log: {}", pair.left.log());
     }

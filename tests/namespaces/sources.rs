@@ -59,9 +59,9 @@ fn the_address_that_was_contacted_may_belong_to_another_interface() {
     }
     let pair = Pair::start("elsewhere", &Spec::default());
     let left = &pair.left.host;
-    sh(left, "ip link add dummy0 type dummy; ip link set dummy0 up");
-    left.add_address("dummy0", "198.51.100.1/24").expect("an address");
-    left.add_address("dummy0", "2001:db8:50::1/64").expect("an address");
+    link::veth(left, "eth1", left, "eth2").expect("a cable that leads nowhere");
+    left.add_address("eth1", "198.51.100.1/24").expect("an address");
+    left.add_address("eth1", "2001:db8:50::1/64").expect("an address");
     // Forwarding makes no router of this host: the addresses are its own.
     sh(&pair.right.host, "ip route add 198.51.100.0/24 dev eth0");
     sh(&pair.right.host, "ip -6 route add 2001:db8:50::/64 via 2001:db8::1");

@@ -18,12 +18,11 @@ fn a_destination_that_no_peer_owns_is_unreachable_at_once() {
     let pair = Pair::start("nobody", &Spec::default());
     let left = &pair.left.host;
     sh(left, "ip route add 10.99.0.0/24 dev vpn0; ip -6 route add fd99::/64 dev vpn0");
-    for (nobody, said) in [("10.99.0.1", "Destination Host Unreachable"), ("fd99::1", "Address unreachable")]
-    {
+    for nobody in ["10.99.0.1", "fd99::1"] {
         let address = nobody.parse().expect("an address");
         assert_eq!(left.ping(address, 1).expect("ping runs").refused, 1, "{nobody}");
         let page = sh(left, &format!("ping -c 1 -W 5 {nobody} || true"));
-        assert!(page.contains(said), "{page}");
+        assert!(page.contains("+1 errors") && page.to_lowercase().contains("unreachable"), "{page}");
         // Without an answer it would be TimedOut.
         let connect = || TcpStream::connect_timeout(&SocketAddr::new(address, 80), Duration::from_secs(5));
         let error = left.run(connect).expect_err("nobody is there");

@@ -308,6 +308,15 @@ fn wg_in(host: &Host, sockets: &Path, arguments: &[&str]) -> String {
     run(host, command)
 }
 
+/// `wg` with the sockets in this folder, where it may fail: its standard error then.
+pub fn try_wg(host: &Host, sockets: &Path, arguments: &[&str]) -> Result<String, String> {
+    let mut command = with_sockets(sockets, Path::new("wg"));
+    command.args(arguments);
+    let output = attempt(host, &command);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+}
+
 /// Runs a command on a host, whatever becomes of it.
 #[track_caller]
 pub fn attempt(host: &Host, command: &Command) -> Output {
@@ -400,11 +409,7 @@ impl Node {
 
     /// The same, when it may fail: its standard error then.
     pub fn try_wg(&self, arguments: &[&str]) -> Result<String, String> {
-        let mut command = with_sockets(&self.sockets(), Path::new("wg"));
-        command.args(arguments);
-        let output = attempt(&self.host, &command);
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+        try_wg(&self.host, &self.sockets(), arguments)
     }
 
     /// Writes a file that a command of this node can read.
