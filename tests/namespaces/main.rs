@@ -2,6 +2,8 @@
 //! The scenarios are those of the kernel's `netns.sh`; each test that stands for one says its number.
 
 mod battery;
+#![allow(clippy::disallowed_methods, reason = "tests measure how long things take")]
+
 #[path = "../common/mod.rs"]
 mod common;
 mod cryptokey;
