@@ -1,9 +1,9 @@
 //! Real tunnels between network namespaces. Run as root; `make namespaces` has all that it needs.
 //! The scenarios are those of the kernel's `netns.sh`; each test that stands for one says its number.
 
-mod battery;
 #![allow(clippy::disallowed_methods, reason = "tests measure how long things take")]
 
+mod battery;
 #[path = "../common/mod.rs"]
 mod common;
 mod cryptokey;
