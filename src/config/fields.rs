@@ -4,7 +4,10 @@ use std::ops::RangeInclusive;
 
 use toml_edit::{Item, TableLike, Value};
 
-use super::report::{Flaw, Report, Subject};
+use super::{
+    report::{Flaw, Report, Subject},
+    secrecy::cut,
+};
 
 /// A value and where its key or it stands.
 #[derive(Clone, Debug)]
@@ -161,11 +164,6 @@ pub(super) fn describe_value(value: &Value) -> String {
         Value::Array(_) => "a list".to_owned(),
         Value::InlineTable(_) => "a table".to_owned(),
     }
-}
-
-/// The first 40 characters.
-pub(super) fn cut(text: &str) -> &str {
-    text.char_indices().nth(40).map_or(text, |(end, _)| &text[..end])
 }
 
 /// `a, b` as `"a", "b"`.

@@ -8,6 +8,7 @@ use super::{
     KeyFile, KeyFiles,
     fields::{Fields, Found},
     report::{Flaw, Report},
+    secrecy::looks_like_a_key,
 };
 use crate::noise::{PresharedKey, PrivateKey, PublicKey, keys::NotAKey};
 
@@ -149,6 +150,14 @@ impl<'a> Secrets<'a> {
         spot: &Spot,
     ) -> Option<(usize, &'static str, K)> {
         let Found { at, value: path } = fields.text(report, spot.file, "/etc/vpnd/vpn0.key")?;
+        if looks_like_a_key(&path) {
+            let path = Zeroizing::new(path);
+            let found = format!("{} characters that look like a key, not like a path", path.chars().count());
+            let remedy =
+                format!("name a file that holds it, or write `{}` if it is to stand here", spot.inline);
+            fields.refuse(report, at, spot.file, Flaw::new(found, remedy));
+            return None;
+        }
         let read = (self.files)(Path::new(&path));
         let outcome = match read {
             Ok(file) => key_in_file(&path, &file, spot),

@@ -8,6 +8,7 @@ pub mod wg_quick; // wg-quick's files ⇄ ours
 mod document;
 mod reader;
 mod report;
+mod secrecy;
 
 mod fields;
 mod interface;

@@ -2,6 +2,8 @@
 
 use std::{fmt, path::PathBuf};
 
+use super::secrecy::hidden;
+
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -25,7 +27,10 @@ impl fmt::Display for Problem {
         if self.line > 0 {
             write!(f, "{}:", self.line)?;
         }
-        write!(f, " {}: found {}; {}", self.key, self.found, self.remedy)
+        // Public keys are shown where they belong.
+        let found =
+            if self.key.ends_with(".public_key") { self.found.as_str().into() } else { hidden(&self.found) };
+        write!(f, " {}: found {found}; {}", hidden(&self.key), hidden(&self.remedy))
     }
 }
 

@@ -376,6 +376,53 @@ fn a_bad_key_is_refused_and_never_shown() {
 }
 
 #[test]
+fn a_key_in_the_place_of_its_files_path_is_never_shown() {
+    let hex = "5a".repeat(32);
+    for secret in [SECRET, &SECRET[..43], &SECRET[..40], &hex] {
+        for text in [
+            format!("[interface]\nprivate_key_file = \"{secret}\"\n"),
+            peer(&format!("preshared_key_file = \"{secret}\"")),
+        ] {
+            let problems = told(&text);
+            assert_eq!(problems.len(), 1, "{problems:?}");
+            assert!(problems[0].contains("_key_file: found "), "{problems:?}");
+            assert!(
+                problems[0].contains("that look like a key, not like a path; name a file"),
+                "{problems:?}"
+            );
+            assert!(!problems[0].contains(&secret[..10]), "{problems:?}");
+        }
+    }
+}
+
+#[test]
+fn a_key_in_a_wrong_place_is_never_shown() {
+    for text in [
+        format!("[interface]\nprivate_key = {SECRET}\n"),
+        format!("[interface]\nprivate_key {SECRET}\n"),
+        format!("[interface]\n{SECRET}\n"),
+        format!("[interface]\nprivate_key = \"{SECRET}\n"),
+        format!("[interface]\nprivate_key = '{SECRET}' x\n"),
+        format!("[interface]\nprivatekey = \"{SECRET}\"\n"),
+        format!("[interface]\n\"{SECRET}\" = 1\n"),
+        format!("[\"{SECRET}\"]\n"),
+        interface(&format!("name = \"{SECRET}\"")),
+        interface(&format!("listen_port = \"{SECRET}\"")),
+        interface(&format!("address = [\"{SECRET}\"]")),
+        interface(&format!("fwmark = \"{SECRET}\"")),
+        interface(&format!("table = \"{SECRET}\"")),
+        peer(&format!("endpoint = \"{SECRET}\"")),
+        peer(&format!("allowed_ips = \"{SECRET}\"")),
+        peer(&format!("allowed_ips = [\"{SECRET}/32\"]")),
+        peer(&format!("name = \"{SECRET}\"\nendpoint = 1")),
+    ] {
+        let problems = told(&text);
+        assert!(!problems.is_empty(), "in\n{text}");
+        assert!(!problems.concat().contains(&SECRET[5..15]), "{problems:?}");
+    }
+}
+
+#[test]
 fn a_key_that_is_all_zero_is_refused() {
     let zero = STANDARD.encode([0; 32]);
     refuses(

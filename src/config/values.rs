@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
 
-use super::{EndpointName, fields::cut, report::Flaw};
+use super::{EndpointName, report::Flaw, secrecy::cut};
 
 /// Bytes of the longest device name (IFNAMSIZ less the end).
 const NAME_MAX: usize = 15;

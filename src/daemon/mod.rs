@@ -101,6 +101,9 @@ fn failed(attempted: impl Into<String>) -> impl FnOnce(io::Error) -> DaemonError
 /// behind, whatever ends it: after a panic the rules are swept by a fresh connection.
 pub fn run(config: Config, options: Options) -> Result<(), DaemonError> {
     sys::process::forbid_core_dumps().map_err(failed("switch core dumps off"))?;
+    if !sys::process::keep_out_of_swap().unwrap_or(false) {
+        info!("keys may be swapped out: locked memory is limited (LimitMEMLOCK= of a service)");
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -14,6 +14,44 @@ pub fn forbid_core_dumps() -> io::Result<()> {
     Ok(())
 }
 
+/// Keeps what this process writes into memory out of swap (mlockall(2), pages as they are touched); false where a
+/// limit on locked memory binds it: under one a later allocation would fail, and that is worse.
+pub fn keep_out_of_swap() -> io::Result<bool> {
+    if !may_lock_anything()? {
+        return Ok(false);
+    }
+    // SAFETY: mlockall takes flags and no pointers.
+    super::checked(unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT) })?;
+    Ok(true)
+}
+
+/// No limit on locked memory, or CAP_IPC_LOCK in the first user namespace. The latter shows in no file: more than
+/// the limit is locked for a trial, of which nothing is ever touched.
+fn may_lock_anything() -> io::Result<bool> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is a valid rlimit for the kernel to fill.
+    super::checked(unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &mut limit) })?;
+    if limit.rlim_cur == libc::RLIM_INFINITY {
+        return Ok(true);
+    }
+    const PAGE: usize = 4096;
+    let Some(length) = usize::try_from(limit.rlim_cur).ok().and_then(|limit| limit.checked_add(16 * PAGE))
+    else {
+        return Ok(false);
+    };
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    // SAFETY: a new mapping at an address that the kernel chooses; nothing else can know it.
+    let trial = unsafe { libc::mmap(std::ptr::null_mut(), length, libc::PROT_NONE, flags, -1, 0) };
+    if trial == libc::MAP_FAILED {
+        return Ok(false);
+    }
+    // SAFETY: `trial` is our mapping of `length` bytes.
+    let locked = unsafe { libc::mlock2(trial, length, libc::MLOCK_ONFAULT) } == 0;
+    // SAFETY: as above; nobody uses it any more.
+    super::checked(unsafe { libc::munmap(trial, length) })?;
+    Ok(locked)
+}
+
 /// Raises the number of files this process may open to `wanted`, or as far as it may go; returns what it is
 /// then. Never lowers it.
 pub fn raise_open_files(wanted: u64) -> io::Result<u64> {

@@ -110,3 +110,16 @@ fn a_preshared_key_leaves_memory_with_its_peer() {
     pair.left.set(&format!("peer {peer} remove"));
     await_copies(&mut pair.left, (key.expose(), &base64, &hex), [0; 3]);
 }
+
+#[test]
+fn a_daemon_is_not_swapped_out() {
+    if !need_root() {
+        return;
+    }
+    let mut pair = Pair::start("locked", &Spec::default());
+    let pid = pair.left.vpnd().pid();
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let locked =
+        status.lines().find_map(|line| line.strip_prefix("VmLck:")).expect("a line of locked memory");
+    assert_ne!(locked.trim(), "0 kB");
+}

@@ -222,3 +222,31 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_key_in_a_wrong_place_is_never_shown() {
+    for line in [
+        format!("PrivateKey {SECRET}"),
+        SECRET.to_owned(),
+        format!("PrivateKey: {SECRET}"),
+        format!("PrivateKey = x{SECRET}"),
+        format!("{SECRET} = 1"),
+        format!("Address = {SECRET}"),
+        format!("ListenPort = {SECRET}"),
+        format!("# PrivateKey = {SECRET}\nPrivateKey = 1"),
+    ] {
+        let problems = wg0(&format!("[Interface]\n{line}\n")).expect_err("not a good file").concat();
+        assert!(!problems.contains(&SECRET[5..15]), "{problems}");
+    }
+}
+
+#[test]
+fn a_key_that_is_commented_out_is_nobodys_name() {
+    let peer = |comment: &str| format!("{comment}\n[Peer]\nPublicKey = {}\nAllowedIPs = 10.0.0.2/32", key(1));
+    for comment in [format!("# PresharedKey = {SECRET}"), format!("# {SECRET}")] {
+        let text = format!("[Interface]\nPrivateKey = {}\n{}\n", key(2), peer(&comment));
+        let converted = wg0(&text).expect("a good file");
+        assert!(!converted.text.contains(SECRET), "{}", *converted.text);
+        assert!(!converted.notes.concat().contains(&SECRET[5..15]), "{:?}", converted.notes);
+    }
+}
