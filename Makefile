@@ -8,7 +8,7 @@ export VPND_PEERS := $(PEERS)
 APT_DEMO := gcc libc6-dev nftables
 APT_TEST := $(APT_DEMO) wireguard-tools wireguard-go iperf3 iproute2 iptables iputils-ping tcpdump strace systemd
 # Quick to build rather than quick to run: tests need these peers to be right, not fast.
-PEER_PROFILE := CARGO_PROFILE_RELEASE_OPT_LEVEL=2 CARGO_PROFILE_RELEASE_LTO=off \
+PEER_PROFILE := CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off \
 	CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_DEBUG=false
 
 .PHONY: help demo test lint walls unit namespaces deny portable long install uninstall tools-demo tools-test peers

@@ -226,6 +226,7 @@ fn an_ipv6_address_is_usable_at_once() {
         open().await.apply(&plan(&["fd77::1/64"], &[])).await.expect("applied");
         let socket = std::net::UdpSocket::bind("[fd77::1]:0");
         socket.expect("no duplicate address detection stands between");
+        assert!(ip("-6 route show table local").contains("local fd77::1 "), "and packets to it are taken");
     });
 }
 

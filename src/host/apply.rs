@@ -1,7 +1,7 @@
 //! The difference between the plan and what is there: link, addresses, routes, rules, in this order; then what
 //! is no longer wanted, in the reverse order. A failure takes back what this call did.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
 use ipnet::IpNet;
 
@@ -9,11 +9,16 @@ use super::{
     HostError,
     error::general_remedy,
     exchange::{BATCH, Exchange, Refused, Request},
-    message::{Address, Link, PresentRule},
+    message::{Address, LOCAL_TABLE, Link, PresentRoute, PresentRule},
     plan::{Plan, Route, is_v6},
     policy, return_path,
     step::{Step, table_name},
 };
+
+/// Between two looks whether the kernel has made an address local.
+const LOCAL_INTERVAL: Duration = Duration::from_millis(5);
+/// So many looks: two seconds.
+const LOCAL_TRIES: u32 = 400;
 
 /// What we placed, as far as the kernel does not say itself that it is ours.
 #[derive(Clone, Debug, Default)]
@@ -113,6 +118,7 @@ impl Work<'_> {
         self.run(unwanted_rules.iter().map(|rule| Step::RemoveRule(*rule))).await?;
         now.rules.retain(|rule| !unwanted_rules.contains(rule));
         self.run(unwanted_routes.into_iter().map(Step::RemoveRoute)).await?;
+        self.await_local(plan).await?;
         return_path::warn(plan);
         Ok(device)
     }
@@ -158,6 +164,25 @@ impl Work<'_> {
         // The first IPv4 address of a subnet takes the others of that subnet with it.
         let present = self.addresses().await?;
         self.run(missing(plan, &present)).await
+    }
+
+    /// The kernel makes an IPv6 address local in its own time (a work queue), after it has said yes: on a busy
+    /// machine it dropped what came to the address for 100 ms. Waits for that, so that ready means ready.
+    async fn await_local(&mut self, plan: &Plan) -> Result<(), HostError> {
+        let wanted: Vec<_> = plan.addresses.iter().filter(|a| is_v6(a)).map(IpNet::addr).collect();
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        for _ in 0..LOCAL_TRIES {
+            let local = |r: PresentRoute| Some(r.route.destination.addr());
+            let local = self.exchange.routes(true, Some(LOCAL_TABLE), Some(self.index), local).await?;
+            if wanted.iter().all(|address| local.contains(address)) {
+                return Ok(());
+            }
+            tokio::time::sleep(LOCAL_INTERVAL).await;
+        }
+        tracing::warn!(device = self.device, "the kernel has not made the IPv6 addresses local yet");
+        Ok(())
     }
 
     pub(super) async fn addresses(&mut self) -> Result<Vec<Address>, HostError> {

@@ -123,8 +123,7 @@ fn way(from: &Node, to: &Node, address: std::net::IpAddr, recipe: &Recipe, over:
 
 /// Where packets can have been lost, for the message of a test that failed.
 pub fn losses(pair: &Pair) -> String {
-    let look = "ip -s link show; grep -E '^(Udp|Tcp):' /proc/net/snmp; grep ^Udp6 /proc/net/snmp6; cat /proc/net/udp /proc/net/udp6";
-    [&pair.left, &pair.right]
-        .map(|node| format!("{}:\n{}\n{}", node.host.name(), sh(&node.host, look), node.log()))
-        .concat()
+    let look = "ip -s link show; nstat -as; cat /proc/net/udp /proc/net/udp6";
+    let of = |node: &Node| format!("{}:\n{}\n{}", node.host.name(), sh(&node.host, look), node.log());
+    [&pair.left, &pair.right].map(of).concat()
 }

@@ -285,11 +285,11 @@ pub fn start_other(host: &Host, kind: Kind, conf: &str, address: &[String], mtu:
     let file = host.folder().join("other.conf");
     std::fs::write(&file, conf).expect("a file for wg");
     wg_in(host, &sockets, &["setconf", DEVICE, file.to_str().expect("a path in text")]);
-    for one in address {
-        host.add_address(DEVICE, one).expect("an address");
-    }
     link::mtu(host, DEVICE, mtu.into()).expect("an MTU");
     link::up(host, DEVICE).expect("the device comes up");
+    for one in address {
+        host.add_address(DEVICE, one).expect("an address"); // last: it is local when this returns
+    }
     Running::Other(process, sockets)
 }
 
