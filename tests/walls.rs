@@ -149,7 +149,7 @@ fn each_door_stands_in_one_room() {
         ("process::exit", &[]),
         ("allow(unsafe_code)", &["sys"]),
         ("std::fs", &["cli", "control", "daemon", "host", "lab", "plane", "sys"]),
-        ("UdpSocket::", &["plane", "lab"]),
+        ("UdpSocket::", &["plane", "lab", "daemon"]),
         ("thread::spawn", &["plane", "lab", "host"]),
     ];
     for file in sources(&root().join("src")) {
@@ -163,4 +163,43 @@ fn each_door_stands_in_one_room() {
             );
         }
     }
+}
+
+fn texts_below(folder: &str) -> String {
+    let mut files = Vec::new();
+    let mut folders = vec![root().join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("a folder of ours is readable") {
+            let path = entry.expect("a folder of ours is readable").path();
+            match path.is_dir() {
+                true => folders.push(path),
+                false if path.extension().is_some_and(|e| e == "rs") => files.push(path),
+                false => {}
+            }
+        }
+    }
+    files.iter().map(|file| fs::read_to_string(file).expect("a source file is readable")).collect()
+}
+
+/// Names in backticks in the last column of the tables.
+fn tests_named(document: &str) -> BTreeSet<&str> {
+    let rows = document.lines().filter(|line| line.starts_with('|'));
+    let last = rows.filter_map(|row| row.trim_matches('|').rsplit('|').next());
+    last.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect()
+}
+
+#[test]
+fn every_test_that_the_list_of_bugs_names_exists() {
+    let document = fs::read_to_string(root().join("docs/bugs-of-others.md")).expect("the list of bugs");
+    let code = texts_below("src") + &texts_below("tests");
+    let named = tests_named(&document);
+    assert!(named.len() > 60, "only {} tests are named", named.len());
+    let is_test = |name: &&str| {
+        code.match_indices(&format!("fn {name}(")).any(|(at, _)| {
+            let before = code[..at].trim_end().trim_end_matches("async").trim_end();
+            before.ends_with(']') || before.ends_with("proptest! {")
+        })
+    };
+    let missing: Vec<_> = named.into_iter().filter(|name| !is_test(name)).collect();
+    assert!(missing.is_empty(), "no such tests: {missing:?}");
 }

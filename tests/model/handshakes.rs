@@ -156,6 +156,21 @@ fn an_older_timestamp_is_refused_even_if_it_was_never_seen() {
     assert_eq!(world.nodes[1].refused(Refusal::TimestampNotNewer), 1);
 }
 
+/// CVE-2021-46873: whose clock stood in a far future once would else be refused for ever.
+#[test]
+fn a_maximal_timestamp_is_forgotten_with_its_peer() {
+    let mut world = World::pair();
+    world.arrive(outer(0), 1, &initiation(&world, 0, 1, 1, Tai64n([0xff; 12])));
+    assert_eq!(world.of_kind(1, Kind::Response).len(), 1);
+    world.send(0, 1);
+    world.run(secs(1));
+    assert_eq!(world.nodes[1].refused(Refusal::TimestampNotNewer), 1);
+    world.change(1, 0, |change| change.remove = true);
+    world.introduce(1, 0);
+    world.run(secs(6));
+    assert_eq!(world.nodes[1].delivered.len(), 1);
+}
+
 #[test]
 fn a_peer_may_initiate_once_in_20_ms() {
     let mut world = World::pair();

@@ -1,19 +1,21 @@
-//! What a running daemon keeps in its memory.
+//! What a running daemon keeps in its memory, and what it says.
 
 use std::{
     fs::{self, File},
-    os::unix::fs::FileExt,
+    io::Write,
+    os::unix::{fs::FileExt, net::UnixStream},
     time::Duration,
 };
 
 use vpnd::{
+    lab::{Daemon, Setup},
     noise::{PresharedKey, PrivateKey},
     sys::random::os_rng,
 };
 
 use crate::{
     common::need_root,
-    world::{Node, Pair, Spec, wait_until},
+    world::{Node, NodeFile, Pair, PeerText, Spec, cable, wait_until},
 };
 
 const PAGE: usize = 4096;
@@ -122,4 +124,47 @@ fn a_daemon_is_not_swapped_out() {
     let locked =
         status.lines().find_map(|line| line.strip_prefix("VmLck:")).expect("a line of locked memory");
     assert_ne!(locked.trim(), "0 kB");
+}
+
+#[test]
+fn no_key_is_logged_at_any_level() {
+    if !need_root() {
+        return;
+    }
+    let (left, _right) = cable("quiet", 1500);
+    let mut rng = os_rng();
+    let [own, theirs] = [PrivateKey::generate(&mut rng), PrivateKey::generate(&mut rng)];
+    let shared = PresharedKey::generate(&mut rng);
+    let peer = PeerText {
+        key: theirs.public_key(),
+        preshared: Some(&shared),
+        endpoint: Some(("192.0.2.2".parse().expect("an address"), 51820)),
+        allowed_ips: vec!["10.77.0.2/32".to_owned()],
+        keepalive: 1,
+    };
+    let address = ["10.77.0.1/24".to_owned()];
+    let file = NodeFile { private: &own, address: &address, mtu: 1420, interface: "", peers: &peer.toml() };
+    let mut setup = Setup::new(env!("CARGO_BIN_EXE_vpnd"), file.toml());
+    setup.log = "trace".to_owned();
+    let daemon = Daemon::start(&left, &setup).expect("it starts");
+    let hex = [own.to_hex(), shared.to_hex()];
+    let set = format!(
+        "set=1\nprivate_key={}\npublic_key={}\npreshared_key={}\nendpoint=nonsense\n\n",
+        *hex[0],
+        theirs.public_key().to_hex(),
+        *hex[1]
+    );
+    let mut socket = UnixStream::connect(daemon.run_dir().join("wireguard/vpn0.sock")).expect("its socket");
+    socket.write_all(set.as_bytes()).expect("a request");
+    socket.write_all(b"get=1\n\n").expect("another");
+    assert!(
+        wait_until(Duration::from_secs(5), || daemon.log().contains("control request refused")),
+        "{}",
+        daemon.log()
+    );
+    let log = daemon.log();
+    assert!(log.contains("TRACE") || log.contains("DEBUG"), "nothing is logged: {log}");
+    for secret in [own.to_base64(), shared.to_base64()].iter().chain(&hex) {
+        assert!(!log.contains(&secret[4..20]), "{log}");
+    }
 }
