@@ -98,6 +98,11 @@ mod tests {
         let claim = Claim::take(number).expect("asked").expect("nobody has it");
         assert!(Claim::take(number).expect("asked").is_none());
         drop(claim);
-        assert!(Claim::take(number).expect("asked").is_some());
+        // A process that another test is just starting may have the descriptor until its exec.
+        let free = (0..200).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+            Claim::take(number).expect("asked").is_some()
+        });
+        assert!(free);
     }
 }

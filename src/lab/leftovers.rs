@@ -28,6 +28,10 @@ pub(super) fn folder(name: &str) -> PathBuf {
     Path::new(FOLDERS).join(name)
 }
 
+/// How long a name may still be held by a process that another thread is just starting: until its exec it has all
+/// descriptors of this one, those that were closed here meanwhile, too.
+const LET_GO: Duration = Duration::from_millis(500);
+
 /// Holds `name` for the life of the returned socket. An abstract socket vanishes with its process, however
 /// that ends: no stale lock can remain.
 pub(super) fn claim(name: &str) -> Result<UnixListener, LabError> {
@@ -36,9 +40,13 @@ pub(super) fn claim(name: &str) -> Result<UnixListener, LabError> {
             "{name:?} cannot be the name of a host: 1 to 64 bytes, no /"
         )));
     }
-    match bind_abstract(&format!("vpnd-lab/{name}")) {
-        Err(e) if e.kind() == io::ErrorKind::AddrInUse => Err(LabError::Running { name: name.to_owned() }),
-        other => other.attempted(|| format!("claim the name {name}")),
+    let bind = || match bind_abstract(&format!("vpnd-lab/{name}")) {
+        Err(e) if e.kind() == io::ErrorKind::AddrInUse => None,
+        other => Some(other),
+    };
+    match poll_until(LET_GO, bind) {
+        Some(claimed) => claimed.attempted(|| format!("claim the name {name}")),
+        None => Err(LabError::Running { name: name.to_owned() }),
     }
 }
 
