@@ -759,17 +759,27 @@ fn an_address_that_another_device_still_has_is_not_gone() {
 }
 
 #[test]
-fn a_better_route_is_told_once_for_a_burst() {
+fn a_better_route_is_told_by_its_destination_and_a_burst_of_many_as_one() {
     in_own_network(async || {
         uplink();
         let host = open().await;
-        for third in 0..20 {
-            ip(&format!("route add 203.0.{third}.0/24 via 192.0.2.2"));
+        ip("route add 203.0.113.0/24 via 192.0.2.2");
+        assert_eq!(changes(&host).await, [route_changed("203.0.113.0/24")]);
+        for third in 0..250 {
+            ip(&format!("route add 198.18.{third}.0/24 via 192.0.2.2"));
         }
-        assert_eq!(changes(&host).await, [NetworkChange::RouteChanged]);
+        let told = changes(&host).await;
+        assert!(
+            told.len() <= 250 && told.iter().all(|c| matches!(c, NetworkChange::RouteChanged(_))),
+            "{told:?}"
+        );
         ip("rule add fwmark 9 lookup 99");
-        assert_eq!(changes(&host).await, [NetworkChange::RouteChanged]);
+        assert_eq!(changes(&host).await, [route_changed("0.0.0.0/0")]);
     });
+}
+
+fn route_changed(destination: &str) -> NetworkChange {
+    NetworkChange::RouteChanged(destination.parse().expect("a prefix"))
 }
 
 /// As they are told.
@@ -796,7 +806,7 @@ fn the_mtus_of_our_device_and_of_routes_to_it_are_told_when_they_change() {
         ip(&format!("-6 route delete fd78::/64 dev {DEVICE} table 77"));
         assert_eq!(changes(&host).await, [mtus(1300, &[])]);
         ip("route add 10.3.0.0/16 dev up0 mtu 1200");
-        assert_eq!(changes(&host).await, [NetworkChange::RouteChanged], "another device's is none of ours");
+        assert_eq!(changes(&host).await, [route_changed("10.3.0.0/16")], "another device's is none of ours");
     });
 }
 

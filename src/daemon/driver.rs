@@ -220,7 +220,8 @@ impl<'a> Driver<'a> {
         debug!(?change, "the host's network changed");
         match change {
             NetworkChange::AddressRemoved(address) => self.tunnel.forget_locals(Some(address)),
-            NetworkChange::RouteChanged | NetworkChange::LinkChanged => self.tunnel.forget_locals(None),
+            NetworkChange::RouteChanged(towards) => self.tunnel.forget_locals_towards(towards),
+            NetworkChange::LinkChanged => self.tunnel.forget_locals(None),
             NetworkChange::Mtus(mtus) => return self.follow_mtus(&mtus),
         }
         self.resolver.network_changed();

@@ -23,6 +23,8 @@ use std::{collections::BTreeSet, io, net::IpAddr};
 
 use tokio::sync::Mutex;
 
+use ipnet::IpNet;
+
 pub use message::PROTOCOL;
 pub use plan::{MAIN_TABLE, Plan, Route, Rule};
 
@@ -179,9 +181,10 @@ pub struct Mtus {
 pub enum NetworkChange {
     /// No device has this address any more: forget it as a source.
     AddressRemoved(IpAddr),
-    /// A route or a policy rule came or went: the way to an endpoint, and its source, may have moved.
-    RouteChanged,
-    /// A device came, went, or changed between up and down.
+    /// A route to there came or went (or a policy rule, or more routes than are told apart: then it is `/0`): the
+    /// way to endpoints inside, and its source, may have moved.
+    RouteChanged(IpNet),
+    /// A device with addresses changed between up and down. Its IPv4 routes go without a word.
     LinkChanged,
     /// The MTU of our own device may have changed, or one that a route to it names.
     Mtus(Mtus),

@@ -4,10 +4,11 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     io,
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     time::Duration,
 };
 
+use ipnet::IpNet;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage, link::LinkFlags};
 use rtnetlink::{
     MulticastGroup,
@@ -30,6 +31,9 @@ const BURST: usize = 256;
 
 /// More datagrams than fit the receive buffer.
 const BACKLOG: usize = 16 * 1024;
+
+/// Changed routes of a burst that are told one by one, of each family.
+const ROUTES_TOLD_APART: usize = 64;
 
 /// For a subscription, whose messages come unasked.
 const SOCKET_BUFFER: libc::c_int = 1 << 20;
@@ -299,7 +303,8 @@ impl Changes {
                 self.tell(Some(NetworkChange::AddressRemoved(address)));
             }
         }
-        self.tell(Some(NetworkChange::RouteChanged));
+        self.tell(Some(NetworkChange::RouteChanged(everywhere(false))));
+        self.tell(Some(NetworkChange::RouteChanged(everywhere(true))));
         self.tell(Some(NetworkChange::LinkChanged));
         Ok(())
     }
@@ -313,7 +318,24 @@ impl Changes {
     }
 
     fn tell(&mut self, change: Option<NetworkChange>) {
-        self.pending.extend(change.filter(|change| !self.pending.contains(change)));
+        let Some(mut change) = change else { return };
+        if let NetworkChange::RouteChanged(destination) = change {
+            change = NetworkChange::RouteChanged(self.told_apart(destination));
+        }
+        if !self.pending.contains(&change) {
+            self.pending.push_back(change);
+        }
+    }
+
+    /// The destination itself; of a burst of very many, all of its family.
+    fn told_apart(&mut self, destination: IpNet) -> IpNet {
+        let v6 = matches!(destination, IpNet::V6(_));
+        let is_route = |change: &NetworkChange| matches!(change, NetworkChange::RouteChanged(other) if matches!(other, IpNet::V6(_)) == v6);
+        if self.pending.iter().filter(|change| is_route(change)).count() < ROUTES_TOLD_APART {
+            return destination;
+        }
+        self.pending.retain(|change| !is_route(change));
+        everywhere(v6)
     }
 }
 
@@ -348,11 +370,11 @@ impl Known {
                     (self.own_mtu, self.mtus_changed) = (mtu, true);
                 }
                 let is_new = self.links.insert(index, matters(flags)) != Some(matters(flags));
-                (is_new && is_foreign(index)).then_some(NetworkChange::LinkChanged)
+                (is_new && is_foreign(index) && self.is_source(index)).then_some(NetworkChange::LinkChanged)
             }
             M::DelLink(link) if link.header.interface_family == AddressFamily::Unspec => {
                 self.links.remove(&link.header.index);
-                is_foreign(link.header.index).then_some(NetworkChange::LinkChanged)
+                None // its addresses and routes are told by themselves
             }
             M::NewRoute(route) | M::DelRoute(route) => {
                 let v6 = route.header.address_family == AddressFamily::Inet6;
@@ -363,20 +385,38 @@ impl Known {
                 }
                 let counts =
                     !route.cloned && route.route.table != LOCAL_TABLE && route.index.is_none_or(is_foreign);
-                counts.then_some(NetworkChange::RouteChanged)
+                counts.then_some(NetworkChange::RouteChanged(route.route.destination))
             }
             M::NewRule(rule) | M::DelRule(rule) => {
                 let v6 = rule.header.family == AddressFamily::Inet6;
                 let is_foreign = !PresentRule::read(rule, v6)?.ours;
-                is_foreign.then_some(NetworkChange::RouteChanged)
+                is_foreign.then(|| NetworkChange::RouteChanged(everywhere(v6)))
             }
             _ => None,
         }
     }
 
+    /// Has the device an address that others may know us by?
+    fn is_source(&self, index: u32) -> bool {
+        self.addresses.iter().any(|(address, device)| *device == index && !is_link_local(*address))
+    }
+
     fn has(&self, address: IpAddr) -> bool {
         self.addresses.range((address, 0)..=(address, u32::MAX)).next().is_some()
     }
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    }
+}
+
+/// All destinations of a family.
+fn everywhere(v6: bool) -> IpNet {
+    let any: IpAddr = if v6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+    IpNet::new_assert(any, 0)
 }
 
 /// The flags of a link on which a route depends.

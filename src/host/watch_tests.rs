@@ -74,17 +74,27 @@ fn what_happens_to_our_own_device_is_not_told() {
 #[test]
 fn a_foreign_route_counts_unless_it_is_a_local_address() {
     let mut known = Known::default();
-    assert_eq!(known.told(&route(OTHER, MAIN_TABLE), Some(OURS)), Some(NetworkChange::RouteChanged));
+    let told = known.told(&route(OTHER, MAIN_TABLE), Some(OURS));
+    assert!(matches!(told, Some(NetworkChange::RouteChanged(_))), "{told:?}");
     assert_eq!(known.told(&route(OTHER, LOCAL_TABLE), Some(OURS)), None);
 }
 
 #[test]
 fn a_link_that_says_the_same_again_has_not_changed() {
     let mut known = Known::default();
+    known.told(&RouteNetlinkMessage::NewAddress(address(OTHER, "192.0.2.1/24")), Some(OURS));
     let up = RouteNetlinkMessage::NewLink(link(OTHER, LinkFlags::Up));
     let louder = RouteNetlinkMessage::NewLink(link(OTHER, LinkFlags::Up | LinkFlags::Promisc));
     let down = RouteNetlinkMessage::NewLink(link(OTHER, LinkFlags::empty()));
     assert_eq!(known.told(&up, Some(OURS)), Some(NetworkChange::LinkChanged));
     assert_eq!(known.told(&louder, Some(OURS)), None);
     assert_eq!(known.told(&down, Some(OURS)), Some(NetworkChange::LinkChanged));
+}
+
+#[test]
+fn a_link_without_an_address_that_others_know_is_passed_over() {
+    let mut known = Known::default();
+    known.told(&RouteNetlinkMessage::NewAddress(address(OTHER, "fe80::1/64")), Some(OURS));
+    let up = RouteNetlinkMessage::NewLink(link(OTHER, LinkFlags::Up));
+    assert_eq!(known.told(&up, Some(OURS)), None, "as when a container comes or goes");
 }

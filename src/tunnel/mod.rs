@@ -31,6 +31,7 @@ mod timers;
 use std::{collections::VecDeque, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use ipnet::IpNet;
 use rand_core::CryptoRng;
 
 pub use change::{AllowedIpOp, Change, ChangeError, MAX_PEERS, PeerChange};
@@ -231,12 +232,23 @@ impl Tunnel {
         }
     }
 
-    /// That address is gone from the host (`None`: routes changed, any source may be the wrong one now): the
-    /// kernel chooses a source for these peers until they are heard from again.
+    /// That address is gone from the host (`None`: any source may be the wrong one now): the kernel chooses a source
+    /// for these peers until they are heard from again.
     pub fn forget_locals(&mut self, address: Option<IpAddr>) {
+        self.forget_locals_of(|endpoint| {
+            endpoint.local.is_some_and(|local| address.is_none_or(|gone| gone == local.address))
+        });
+    }
+
+    /// The way to these destinations changed, and maybe the source with it.
+    pub fn forget_locals_towards(&mut self, destinations: IpNet) {
+        self.forget_locals_of(|endpoint| destinations.contains(&endpoint.remote.ip()));
+    }
+
+    fn forget_locals_of(&mut self, concerned: impl Fn(&Endpoint) -> bool) {
         for peer in self.peers.iter() {
-            let local = peer.shared.endpoint().and_then(|endpoint| endpoint.local);
-            if local.is_some_and(|local| address.is_none_or(|gone| gone == local.address)) {
+            if peer.shared.endpoint().is_some_and(|endpoint| endpoint.local.is_some() && concerned(&endpoint))
+            {
                 peer.shared.forget_local();
             }
         }

@@ -10,7 +10,7 @@ use vpnd::{
 
 use crate::{
     common::need_root,
-    world::{NodeFile, PORT, Pair, PeerText, Spec, start_vpnd, wait_until},
+    world::{NodeFile, PORT, Pair, PeerText, Spec, carries, start_vpnd, wait_until},
 };
 
 /// A second vpnd on a host that has one already.
@@ -160,6 +160,7 @@ fn a_host_behind_a_host_is_reached_through_two_tunnels() {
     host.add_address("eth0", "198.51.100.3/24").expect("an address");
     hub.host.add_address("eth1", "198.51.100.2/24").expect("an address");
     hub.host.sysctl("ipv4.ip_forward", "1").expect("a sysctl of this host");
+    carries(&host, &hub.host, ["198.51.100.2"]);
     let private = PrivateKey::generate(&mut os_rng());
     let peers = peer(hub.key(), Some(("198.51.100.2", PORT)), &["10.77.0.0/24"]).toml();
     let address = ["10.77.0.3/32".to_owned()];

@@ -140,7 +140,24 @@ pub fn cable(name: &str, mtu: u32) -> (Host, Host) {
         link::mtu(host, "eth0", mtu).expect("an MTU");
         link::up(host, "eth0").expect("the cable comes up");
     }
+    carries(&left, &right, ["192.0.2.2", "2001:db8::2"]);
     (left, right)
+}
+
+/// Waits until the cable between two hosts carries packets: what is sent while it comes up may be lost, and a
+/// test would take that for the tunnel's fault.
+#[track_caller]
+pub fn carries<const N: usize>(from: &Host, to: &Host, addresses: [&str; N]) {
+    for address in addresses {
+        let address = address.parse().expect("an address");
+        let answered = || from.ping(address, 1).is_ok_and(|pings| pings.received == 1);
+        assert!(
+            wait_until(Duration::from_secs(10), answered),
+            "no way from {} to {}",
+            from.name(),
+            to.name()
+        );
+    }
 }
 
 /// Two ends that know each other.
