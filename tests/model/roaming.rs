@@ -138,3 +138,23 @@ fn both_ends_may_roam_in_turn_while_they_talk() {
     }
     assert_eq!((world.nodes[0].delivered.len(), world.nodes[1].delivered.len()), (50, 51));
 }
+
+#[test]
+fn a_source_is_forgotten_where_the_way_to_its_peer_changed_and_nowhere_else() {
+    let mut world = World::connected();
+    let local = Some(outer(1).ip());
+    assert_eq!(world.status(1, 0).local, local);
+    let tunnel = |world: &mut World, destinations: &str| {
+        let destinations = destinations.parse().expect("a prefix");
+        world.nodes[1].tunnel.forget_locals_towards(destinations);
+        world.status(1, 0).local
+    };
+    assert_eq!(tunnel(&mut world, "172.17.0.0/16"), local, "a container's");
+    assert_eq!(tunnel(&mut world, "::/0"), local, "the other family's");
+    world.nodes[1].tunnel.forget_locals(Some(elsewhere().ip()));
+    assert_eq!(world.status(1, 0).local, local, "another address went");
+    assert_eq!(tunnel(&mut world, &format!("{}/24", outer(0).ip())), None);
+    world.send(0, 1);
+    world.run(millis(50));
+    assert_eq!(world.status(1, 0).local, local, "until the peer is heard from again");
+}
