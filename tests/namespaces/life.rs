@@ -157,10 +157,11 @@ fn a_signal_at_any_moment_of_the_start_leaves_nothing() {
         return;
     }
     let bench = Bench::new("early");
-    for (number, moment) in moments(&bench, 16).enumerate() {
+    for moment in moments(&bench, 16) {
         let mut process = bench.begin("vpnd");
         std::thread::sleep(moment);
-        send_signal(&bench.host, ["TERM", "INT"][number % 2], process.pid());
+        // Not SIGINT: what a shell runs in the background ignores it until our own handler stands.
+        send_signal(&bench.host, "TERM", process.pid());
         let ended = process.wait(LONG);
         assert!(ended.is_some(), "{moment:?}: still there: {}", process.log());
         bench.nothing_is_left(&format!("{moment:?}: {}", process.log()));
