@@ -181,8 +181,10 @@ impl<'a> Driver<'a> {
             }
             Event::Roamed { key, label, from, to, .. } => {
                 self.resolver.answered_from(&key, to);
-                let from = from.map(|from| from.to_string()).unwrap_or_default();
-                info!(peer = label, from, %to, "roamed");
+                match from {
+                    Some(from) => info!(peer = label, %from, %to, "roamed"),
+                    None => debug!(peer = label, endpoint = %to, "heard from for the first time"),
+                }
             }
             Event::Unanswered { key, label, attempts, .. } => {
                 debug!(peer = label, attempts, "an initiation went unanswered");
