@@ -37,7 +37,7 @@ portable: ## Without aws-lc: pure Rust alone
 
 NAMESPACE_TESTS := $(addprefix --test ,namespaces host plane plane_udp plane_tun control lab)
 unit: ## Unit tests and the model
-	cargo test --locked --lib --bins --test model --test process
+	cargo test --locked --lib --bins --test model --test order --test process
 
 namespaces: peers ## Tests that make namespaces and real tunnels, with every other implementation
 	cargo test --locked --no-fail-fast $(NAMESPACE_TESTS) -- --test-threads=2
