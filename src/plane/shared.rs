@@ -294,11 +294,20 @@ impl Shared {
     }
 }
 
-/// Errors of a send that was to be cut, which a plain one may not have (udp(7), and what drivers add).
+/// Errors of a send that was to be cut, which a plain one may not have: those of udp(7), what drivers add, no memory
+/// for so large a packet, and a firewall that looks at its length.
 fn may_be_segmentation(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
-        Some(libc::EIO | libc::EINVAL | libc::EMSGSIZE | libc::ENOBUFS | libc::EOPNOTSUPP)
+        Some(
+            libc::EIO
+                | libc::EINVAL
+                | libc::EMSGSIZE
+                | libc::ENOBUFS
+                | libc::EOPNOTSUPP
+                | libc::ENOMEM
+                | libc::EPERM
+        )
     )
 }
 

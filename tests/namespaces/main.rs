@@ -8,6 +8,7 @@ mod battery;
 mod common;
 mod cryptokey;
 mod ecn;
+mod faults;
 mod first;
 mod glue;
 mod interop;
