@@ -6,9 +6,9 @@ use super::{
     Endpoint, Evidence, Forward, Peer, Raised, Refusal, Session, Time, padding::padded_len, peer::Reserved,
 };
 use crate::wire::{
-    ecn::{self, Ecn},
     icmp, ip,
     message::{TAG_LEN, TRANSPORT_HEADER_LEN, TransportHeader},
+    outer::Outer,
 };
 
 /// Largest packet that a TUN hands out.
@@ -60,7 +60,7 @@ impl Default for PacketBuffer {
 /// What became of a packet from the TUN.
 #[derive(Debug)]
 pub enum Outbound<'a> {
-    /// Send this datagram there, with this outer ECN.
+    /// Send this datagram there, with such an outer header.
     Send {
         /// For `forget_local` and counting.
         peer: Arc<Peer>,
@@ -68,8 +68,8 @@ pub enum Outbound<'a> {
         to: Endpoint,
         /// The transport message.
         datagram: &'a [u8],
-        /// Outer ECN; the outer DSCP is always 0.
-        ecn: Ecn,
+        /// What the packet inside wants of its header.
+        outer: Outer,
     },
     /// It waits for a session; the upper half was asked for one.
     Staged,
@@ -83,7 +83,9 @@ pub enum Outbound<'a> {
 struct Routed {
     peer: Arc<Peer>,
     to: Endpoint,
-    header: ip::Header,
+    outer: Outer,
+    /// The length that its header claims.
+    len: usize,
 }
 
 impl Forward {
@@ -95,18 +97,17 @@ impl Forward {
         mtu: usize,
         now: Time,
     ) -> Outbound<'a> {
-        let Routed { peer, to, header } = match self.route(buffer.packet(len), now) {
+        let Routed { peer, to, outer, len } = match self.route(buffer.packet(len), now) {
             Ok(routed) => routed,
             Err(refused) => return refused,
         };
-        let len = header.total_len;
         let Some(reserved) = self.reserve(&peer, buffer.packet(len), mtu, now) else {
             return Outbound::Staged;
         };
         let datagram = buffer.datagram(len, padded_len(len, mtu));
         reserved.session().seal_in_place(reserved.counter, datagram);
         self.data_sent(&peer, reserved.session(), 1, datagram.len() as u64, now);
-        Outbound::Send { peer, to, datagram, ecn: ecn::encapsulate(header.ecn) }
+        Outbound::Send { peer, to, datagram, outer }
     }
 
     /// Whose is it, and where is that peer?
@@ -134,7 +135,11 @@ impl Forward {
             self.refusals.count(Refusal::RoutingLoop, Evidence { at: now, inner, ..Evidence::about(peer) });
             return Err(Outbound::Refused);
         }
-        Ok(Routed { peer: peer.clone(), to, header })
+        let Ok(outer) = Outer::of(packet, &header) else {
+            self.refusals.count(Refusal::NestedTooDeep, Evidence { at: now, inner, ..Evidence::about(peer) });
+            return Err(Outbound::Refused);
+        };
+        Ok(Routed { peer: peer.clone(), to, outer, len: header.total_len })
     }
 
     /// A counter of the peer's session, or the packet is staged and a session wished for.

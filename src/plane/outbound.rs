@@ -88,8 +88,8 @@ impl Walk<'_> {
         now: Time,
     ) -> Result<(), Fatal> {
         match self.shared.forward.outbound(&mut self.buffer, len, settings.padding_bound(len), now) {
-            Outbound::Send { peer, to, datagram, ecn } => {
-                let outgoing = Outgoing { to: &to, ecn, datagram };
+            Outbound::Send { peer, to, datagram, outer } => {
+                let outgoing = Outgoing { to: &to, outer, datagram };
                 match self.shared.send(sockets, &outgoing, || Evidence::about(&peer), now) {
                     Ok(Sent::AsAsked) => {
                         tracing::trace!(peer = %peer.label.load(), to = %to.remote, len = datagram.len(), "sent");

@@ -20,7 +20,7 @@ use crate::{
         event::EventFd,
         poll::{self, Interest},
     },
-    wire::ecn::Ecn,
+    wire::outer::Outer,
 };
 
 /// Packets that a loop takes from one descriptor before it looks at the others and at the clock again.
@@ -48,7 +48,7 @@ pub(super) struct Shared {
 /// One datagram, and where to.
 pub(super) struct Outgoing<'a> {
     pub(super) to: &'a Endpoint,
-    pub(super) ecn: Ecn,
+    pub(super) outer: Outer,
     pub(super) datagram: &'a [u8],
 }
 
@@ -109,8 +109,8 @@ impl Shared {
         about: impl FnOnce() -> Evidence,
         now: Time,
     ) -> io::Result<Sent> {
-        let Outgoing { to, ecn, datagram } = *outgoing;
-        let sent = sockets.send_patiently(to, ecn, datagram, PATIENCE);
+        let Outgoing { to, outer, datagram } = *outgoing;
+        let sent = sockets.send_patiently(to, outer, datagram, PATIENCE);
         if sent.is_err() {
             let evidence = Evidence { at: now, from: Some(to.remote), ..about() };
             self.forward.refusals.count(Refusal::SendFailed, evidence);

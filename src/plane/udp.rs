@@ -14,9 +14,9 @@ use crate::{
     forward::{Endpoint, Local},
     sys::{
         poll::{self, Interest},
-        socket::{self, Own},
+        socket::{self, Own, Said},
     },
-    wire::ecn::Ecn,
+    wire::{ecn::Ecn, outer::Outer},
 };
 
 /// Both sockets. Where the kernel has no IPv6 there is only the first.
@@ -114,13 +114,13 @@ impl UdpSockets {
 
     /// Sends one datagram from `to.local` if it is known. If that address is gone (EINVAL, ENETUNREACH,
     /// EADDRNOTAVAIL, …) sends it again without, and says so in the result. `WouldBlock`: the buffer is full.
-    pub fn send(&self, to: &Endpoint, ecn: Ecn, datagram: &[u8]) -> io::Result<Sent> {
+    pub fn send(&self, to: &Endpoint, outer: Outer, datagram: &[u8]) -> io::Result<Sent> {
         let own = to.local.map(|local| Own { address: local.address, interface: local.interface });
-        match self.send_once(&to.remote, own, ecn, datagram) {
+        match self.send_once(&to.remote, own, outer, datagram) {
             Ok(()) => Ok(Sent::AsAsked),
             Err(error) if own.is_some() && may_be_the_source(&error) => {
                 // If it fails without the source, too, then the source was not what is wrong: it is kept.
-                self.send_once(&to.remote, None, ecn, datagram)?;
+                self.send_once(&to.remote, None, outer, datagram)?;
                 Ok(Sent::LocalGone)
             }
             Err(error) => Err(error),
@@ -131,14 +131,14 @@ impl UdpSockets {
     pub fn send_patiently(
         &self,
         to: &Endpoint,
-        ecn: Ecn,
+        outer: Outer,
         datagram: &[u8],
         patience: Duration,
     ) -> io::Result<Sent> {
-        match self.send(to, ecn, datagram) {
+        match self.send(to, outer, datagram) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 poll::wait([Some((self.descriptor_for(&to.remote)?, Interest::Write))], Some(patience))?;
-                self.send(to, ecn, datagram)
+                self.send(to, outer, datagram)
             }
             done => done,
         }
@@ -146,11 +146,12 @@ impl UdpSockets {
 
     /// A signal, or an error that an earlier datagram left on the socket (ICMP port unreachable), is no fault of
     /// this one: it is sent again, once.
-    fn send_once(&self, to: &SocketAddr, own: Option<Own>, ecn: Ecn, datagram: &[u8]) -> io::Result<()> {
+    fn send_once(&self, to: &SocketAddr, own: Option<Own>, outer: Outer, datagram: &[u8]) -> io::Result<()> {
         let descriptor = self.descriptor_for(to)?;
-        match socket::send(descriptor, to, own, ecn as u8, datagram) {
+        let said = Said { tos: outer.ecn as u8, hop_limit: outer.hop_limit };
+        match socket::send(descriptor, to, own, said, datagram) {
             Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::ECONNREFUSED)) => {
-                socket::send(descriptor, to, own, ecn as u8, datagram)
+                socket::send(descriptor, to, own, said, datagram)
             }
             done => done,
         }

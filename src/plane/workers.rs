@@ -94,7 +94,7 @@ impl Plane {
     /// counted ([`crate::forward::Refusal::SendFailed`]); on [`Sent::LocalGone`] the caller has the peer forget
     /// its local address. May wait 10 ms for room in the socket's buffer.
     pub fn send(&self, transmit: &Transmit) -> io::Result<Sent> {
-        let outgoing = Outgoing { to: &transmit.to, ecn: transmit.ecn, datagram: &transmit.datagram };
+        let outgoing = Outgoing { to: &transmit.to, outer: transmit.outer, datagram: &transmit.datagram };
         let about = || Evidence { peer: transmit.peer, ..Evidence::default() };
         self.shared.send(&self.shared.sockets.load(), &outgoing, about, self.shared.clock.boot())
     }

@@ -1,9 +1,10 @@
 //! One UDP datagram in or out, with what rides beside it: our own address (IP_PKTINFO, ip(7); IPV6_PKTINFO,
-//! RFC 3542) and the TOS or traffic-class byte (IP_TOS, IPV6_TCLASS).
+//! RFC 3542), the TOS or traffic-class byte (IP_TOS, IPV6_TCLASS), the TTL or hop limit (IP_TTL, IPV6_HOPLIMIT).
 
 use std::{
     io, mem,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
+    num::NonZeroU8,
     os::fd::{AsRawFd, BorrowedFd},
 };
 
@@ -16,6 +17,15 @@ pub struct Own {
     pub address: IpAddr,
     /// Interface index.
     pub interface: u32,
+}
+
+/// What the IP header of a datagram is to say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Said {
+    /// TOS or traffic class; 0 is the socket's own.
+    pub tos: u8,
+    /// TTL or hop limit; `None`: the host's own.
+    pub hop_limit: Option<NonZeroU8>,
 }
 
 /// What came with a datagram.
@@ -34,7 +44,7 @@ pub struct Datagram {
     pub tos: u8,
 }
 
-/// Bytes of control messages: room for PKTINFO of either family and one int each way, with some to spare.
+/// Bytes of control messages: room for PKTINFO of either family and two ints, with some to spare.
 const CONTROL: usize = 128;
 
 /// Aligned as `cmsghdr` wants it.
@@ -144,18 +154,17 @@ fn own(address: IpAddr, interface: u32) -> Option<Own> {
     usable.then_some(Own { address, interface })
 }
 
-/// Sends one datagram, from `own` if that is given (an interface of 0 leaves the choice to routing), with this
-/// TOS or traffic class if it is not 0. The families of `own` and `remote` must be the socket's.
+/// Sends one datagram, from `own` if that is given (an interface of 0 leaves the choice to routing). The families of `own` and `remote` must be the socket's.
 pub fn send(
     socket: BorrowedFd<'_>,
     remote: &SocketAddr,
     own: Option<Own>,
-    tos: u8,
+    said: Said,
     datagram: &[u8],
 ) -> io::Result<()> {
     let (name, name_len) = sockaddr(remote);
     let mut control = Control([0; CONTROL]);
-    let control_len = write_controls(&mut control, remote, own, tos);
+    let control_len = write_controls(&mut control, remote, own, said);
     let mut part = libc::iovec { iov_base: datagram.as_ptr().cast_mut().cast(), iov_len: datagram.len() };
     // SAFETY: all zero is a valid msghdr (null pointers with zero lengths).
     let mut message: libc::msghdr = unsafe { mem::zeroed() };
@@ -200,7 +209,7 @@ fn sockaddr(remote: &SocketAddr) -> (libc::sockaddr_storage, socklen_t) {
 }
 
 /// Writes the control messages of one datagram; returns their length.
-fn write_controls(control: &mut Control, remote: &SocketAddr, own: Option<Own>, tos: u8) -> usize {
+fn write_controls(control: &mut Control, remote: &SocketAddr, own: Option<Own>, said: Said) -> usize {
     let mut used = 0;
     match own.map(|own| (own.address, own.interface)) {
         Some((IpAddr::V4(address), interface)) => {
@@ -220,12 +229,15 @@ fn write_controls(control: &mut Control, remote: &SocketAddr, own: Option<Own>, 
         }
         None => {}
     }
-    if tos != 0 {
-        let (level, kind) = match remote {
-            SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_TOS),
-            SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_TCLASS),
-        };
-        used += push(control, used, level, kind, c_int::from(tos));
+    let (level, tos, hop_limit) = match remote {
+        SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_TOS, libc::IP_TTL),
+        SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_TCLASS, libc::IPV6_HOPLIMIT),
+    };
+    if said.tos != 0 {
+        used += push(control, used, level, tos, c_int::from(said.tos));
+    }
+    if let Some(hops) = said.hop_limit {
+        used += push(control, used, level, hop_limit, c_int::from(hops.get()));
     }
     used
 }
@@ -325,7 +337,7 @@ mod tests {
         let (b, _) = pair("127.0.0.1");
         set(b.as_fd(), libc::IPPROTO_IP, libc::IP_RECVTOS, 1).unwrap();
         let own = Own { address: "127.0.0.88".parse().unwrap(), interface: 0 };
-        send(a.as_fd(), &b.local_addr().unwrap(), Some(own), 3, b"x").unwrap();
+        send(a.as_fd(), &b.local_addr().unwrap(), Some(own), Said { tos: 3, hop_limit: None }, b"x").unwrap();
         let got = receive(b.as_fd(), &mut [0; 8]).unwrap();
         assert_eq!(got.remote.ip(), own.address);
         assert_eq!(got.tos, 3);
@@ -337,7 +349,7 @@ mod tests {
         set(b.as_fd(), libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, 1).unwrap();
         enable_pktinfo_v6(b.as_fd()).unwrap();
         let own = Own { address: "::1".parse().unwrap(), interface: 0 };
-        send(a.as_fd(), &b.local_addr().unwrap(), Some(own), 2, b"x").unwrap();
+        send(a.as_fd(), &b.local_addr().unwrap(), Some(own), Said { tos: 2, hop_limit: None }, b"x").unwrap();
         let got = receive(b.as_fd(), &mut [0; 8]).unwrap();
         assert_eq!(got.own.map(|own| own.address), Some(own.address));
         assert_eq!((got.remote, got.tos), (a.local_addr().unwrap(), 2));
@@ -359,12 +371,13 @@ mod tests {
     }
 
     #[test]
-    fn both_control_messages_fit_with_the_widest_types() {
+    fn all_control_messages_fit_with_the_widest_types() {
         let mut control = Control([0; CONTROL]);
         let own = Own { address: "::1".parse().unwrap(), interface: 1 };
-        let used = write_controls(&mut control, &"[::1]:1".parse().unwrap(), Some(own), 3);
+        let said = Said { tos: 3, hop_limit: NonZeroU8::new(48) };
+        let used = write_controls(&mut control, &"[::1]:1".parse().unwrap(), Some(own), said);
         // SAFETY: CMSG_SPACE only calculates.
-        let expected = unsafe { libc::CMSG_SPACE(20) + libc::CMSG_SPACE(4) } as usize;
+        let expected = unsafe { libc::CMSG_SPACE(20) + 2 * libc::CMSG_SPACE(4) } as usize;
         assert_eq!(used, expected);
     }
 }

@@ -4,6 +4,7 @@ pub mod ecn;
 pub mod icmp;
 pub mod ip;
 pub mod message;
+pub mod outer;
 
 /// Why bytes are not what they should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -277,7 +277,7 @@ impl World {
         let node = &mut self.nodes[n];
         node.buffer.space()[..packet.len()].copy_from_slice(&packet);
         let sent = match node.forward.outbound(&mut node.buffer, packet.len(), MTU, now) {
-            Outbound::Send { to, datagram, ecn, .. } => Some((to, ecn, datagram.to_vec())),
+            Outbound::Send { to, datagram, outer, .. } => Some((to, outer.ecn, datagram.to_vec())),
             Outbound::Staged | Outbound::Unreachable(_) | Outbound::Refused => None,
         };
         if let Some((to, ecn, bytes)) = sent {
@@ -360,8 +360,8 @@ impl World {
     }
 
     fn drain(&mut self, n: usize) {
-        while let Some(Transmit { to, ecn, datagram, .. }) = self.nodes[n].tunnel.poll_transmit() {
-            self.emit(n, to, ecn, datagram.to_vec());
+        while let Some(Transmit { to, outer, datagram, .. }) = self.nodes[n].tunnel.poll_transmit() {
+            self.emit(n, to, outer.ecn, datagram.to_vec());
             let data = self.log.last().is_some_and(Sent::is_data);
             if let Some((from, to)) = self.busy.take_if(|&mut (from, _)| from == n && data) {
                 self.meanwhile = Some(self.enters(from, inner(from), to));
