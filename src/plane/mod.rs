@@ -3,6 +3,8 @@
 
 mod bind;
 pub mod clock;
+mod conntrack;
+mod errors;
 mod holder;
 mod inbound;
 mod outbound;

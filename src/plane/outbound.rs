@@ -3,7 +3,7 @@
 use std::{io, os::fd::AsFd};
 
 use super::{
-    Fatal, PlaneSettings, UdpSockets,
+    Fatal, PlaneSettings, UdpSockets, errors,
     pace::{Bucket, LogGate},
     shared::{BATCH, Outgoing, Shared, is_gone, rest},
     udp::Sent,
@@ -119,6 +119,9 @@ impl Walk<'_> {
         let packet = &self.buffer.space()[..len];
         // Asked second, so that what gets no answer anyway takes no token.
         let Some(error) = icmp::unreachable(packet, why) else { return Ok(()) };
-        if self.errors.take(now) { self.shared.deliver(&error, &mut self.log, now) } else { Ok(()) }
+        if !self.errors.take(now) || errors::tell_as_router(packet, why) {
+            return Ok(());
+        }
+        self.shared.deliver(&error, &mut self.log, now)
     }
 }

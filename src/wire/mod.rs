@@ -1,6 +1,7 @@
 //! Bytes ⇄ types: WireGuard's four messages, IP headers, ICMP errors, ECN. Knows no key, peer or time.
 
 pub mod ecn;
+pub mod flow;
 pub mod icmp;
 pub mod ip;
 pub mod message;
