@@ -72,6 +72,8 @@ pub enum Refusal {
     NestedTooDeep,
     /// Outbound: what came from the TUN is not IP.
     OutboundMalformed,
+    /// Outbound: the kernel's word on how to cut or finish a packet contradicts the packet.
+    VnetHeader,
     /// Outbound: the oldest staged packet was dropped for a newer one.
     StagedOverflow,
     /// Outbound: staged packets were thrown away as the handshake was given up.
@@ -86,7 +88,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// All of them, in order.
-    pub const ALL: [Refusal; 32] = [
+    pub const ALL: [Refusal; 33] = [
         Refusal::Malformed,
         Refusal::Mac1,
         Refusal::CookieWanted,
@@ -114,6 +116,7 @@ impl Refusal {
         Refusal::RoutingLoop,
         Refusal::NestedTooDeep,
         Refusal::OutboundMalformed,
+        Refusal::VnetHeader,
         Refusal::StagedOverflow,
         Refusal::HandshakeGivenUp,
         Refusal::SendFailed,
@@ -150,6 +153,7 @@ impl Refusal {
             Refusal::RoutingLoop => "routing_loop",
             Refusal::NestedTooDeep => "nested_too_deep",
             Refusal::OutboundMalformed => "outbound_malformed",
+            Refusal::VnetHeader => "vnet_header",
             Refusal::StagedOverflow => "staged_overflow",
             Refusal::HandshakeGivenUp => "handshake_given_up",
             Refusal::SendFailed => "send_failed",

@@ -2,12 +2,10 @@
 
 use std::net::IpAddr;
 
-use super::ip;
+use super::{checksum::Sum, ip};
 
 /// Protocol number of ICMP.
 pub const ICMP: u8 = 1;
-/// Protocol number of TCP.
-pub const TCP: u8 = 6;
 /// Protocol number of ICMPv6.
 pub const ICMPV6: u8 = 58;
 
@@ -50,7 +48,7 @@ impl Flow {
         let (protocol, upper) = ip::upper_layer(packet)?;
         let half = |at: usize| Some(u16::from_be_bytes([*upper.get(at)?, *upper.get(at + 1)?]));
         let ends = match protocol {
-            TCP | ip::UDP => Ends::Ports { protocol, source: half(0)?, destination: half(2)? },
+            ip::TCP | ip::UDP => Ends::Ports { protocol, source: half(0)?, destination: half(2)? },
             ICMP | ICMPV6 => {
                 let request = request(protocol, *upper.first()?)?;
                 Ends::Echo { id: half(4)?, request }
@@ -88,8 +86,8 @@ impl Flow {
                 packet[12..16].copy_from_slice(&source.octets());
                 packet[10..12].fill(0);
                 let header_len = usize::from(packet[0] & 0x0f) * 4;
-                let checksum = ip::checksum(0, &packet[..header_len]);
-                packet[10..12].copy_from_slice(&checksum.to_be_bytes());
+                let checksum = Sum::of(&packet[..header_len]).finish();
+                packet[10..12].copy_from_slice(&checksum);
             }
             (IpAddr::V6(_), IpAddr::V6(source)) => packet[8..24].copy_from_slice(&source.octets()),
             _ => {}
@@ -132,7 +130,7 @@ mod tests {
     #[test]
     fn ports_and_echoes_are_read_and_turned_round() {
         let ports = hex!("0007 0009 0000 0000");
-        for protocol in [TCP, ip::UDP] {
+        for protocol in [ip::TCP, ip::UDP] {
             let flow = Flow::of(&v4(protocol, &ports)).expect("a flow");
             assert_eq!(flow.ends, Ends::Ports { protocol, source: 7, destination: 9 });
             assert_eq!(flow.source.to_string(), "10.77.0.1");
@@ -175,7 +173,7 @@ mod tests {
         for packet in [
             v4(ip::UDP, &hex!("0007 0009 000c 0000 61626364")),
             v4(ICMP, &hex!("0800 0000 1234 0001")),
-            v6(TCP, &[3; 20]),
+            v6(ip::TCP, &[3; 20]),
             v6(ICMPV6, &hex!("8000 0000 1234 0001")),
         ] {
             let mut flow = Flow::of(&packet).expect("a flow");
@@ -194,7 +192,7 @@ mod tests {
             assert_eq!(Flow::of(&changed), Some(flow));
             assert_eq!(changed.len(), packet.len());
             if flow.source.is_ipv4() {
-                assert_eq!(ip::checksum(0, &changed[..20]), 0);
+                assert!(Sum::of(&changed[..20]).is_right());
             }
         }
     }
