@@ -89,7 +89,7 @@ fn a_tunnel_runs_inside_a_tunnel() {
     assert_eq!((left.refused("routing_loop"), right.refused("routing_loop")), (0, 0));
 }
 
-/// Half of scenario 13. The file refuses such an endpoint, `wg set` cannot know the host's routes.
+/// Beside scenario 13 (`loops`): the file refuses such an endpoint, `wg set` cannot know the host's routes.
 #[test]
 fn an_endpoint_inside_its_own_tunnel_makes_no_storm() {
     if !need_root() {
