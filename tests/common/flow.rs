@@ -33,6 +33,7 @@ const RECEIVE_BUFFER: u32 = 8 << 20;
 /// A running flow.
 pub struct Flow {
     over: Arc<AtomicBool>,
+    so_far: Arc<AtomicU64>,
     sender: JoinHandle<io::Result<u64>>,
     receiver: JoinHandle<io::Result<Seen>>,
 }
@@ -97,14 +98,20 @@ impl Flow {
         let any: IpAddr = if address.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
         let outgoing = from.run(|| UdpSocket::bind((any, 0))).expect("a socket to send from");
         let (over, total) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(UNKNOWN)));
-        let (until, counted) = (over.clone(), total.clone());
+        let so_far = Arc::new(AtomicU64::new(0));
+        let (until, counted, progress) = (over.clone(), total.clone(), so_far.clone());
         let sender = thread::spawn(move || {
-            let sent = send(&outgoing, target, pace, size, datagrams, &until);
+            let sent = send(&outgoing, target, pace, size, datagrams, &until, &progress);
             counted.store(*sent.as_ref().unwrap_or(&0), Ordering::Release);
             sent
         });
         let receiver = thread::spawn(move || receive(&incoming, size, &total));
-        Self { over, sender, receiver }
+        Self { over, so_far, sender, receiver }
+    }
+
+    /// How many have been sent so far.
+    pub fn sent(&self) -> u64 {
+        self.so_far.load(Ordering::Relaxed)
     }
 
     /// Ends the sending, waits a while for what is still on its way, and says what arrived.
@@ -174,6 +181,7 @@ fn send(
     size: usize,
     datagrams: u64,
     over: &AtomicBool,
+    so_far: &AtomicU64,
 ) -> io::Result<u64> {
     let mut number = 0;
     let mut turn = Clock.boot();
@@ -190,6 +198,7 @@ fn send(
             sent => sent?,
         }
         number += datagrams;
+        so_far.store(number, Ordering::Relaxed);
         turn = (turn + pace).max(Clock.boot());
         thread::sleep(turn.since(Clock.boot()));
     }
