@@ -127,12 +127,14 @@ fn library() -> &'static Path {
 }
 
 /// Both ends with a library before the C library; without rules it only counts.
-fn pair(name: &str, spec: Spec) -> Pair {
+fn pair(name: &str, workers: &str) -> Pair {
     let library = library().display();
     let make = "sh -ec 'truncate -s 192 {folder}/faults; exec \"$@\"' -";
     let before = format!("env VPND_FAULTS={{folder}}/faults LD_PRELOAD={library}");
     assert_eq!(CALLS * RULE, 192);
-    let pair = Pair::start(name, &Spec { before: format!("{make} {before}"), ..spec });
+    let interface = format!("offload = \"auto\"\n{workers}");
+    let spec = Spec { before: format!("{make} {before}"), interface, ..Spec::default() };
+    let pair = Pair::start(name, &spec);
     pair.left.ping(pair.right.inner4, 1);
     pair
 }
@@ -227,8 +229,10 @@ fn each<const N: usize>(errors: [Errno; N], test: impl Fn(Errno) + Sync) {
     });
 }
 
-fn name(of: &str, error: Errno) -> String {
-    format!("{of}-{}", error.0.to_lowercase())
+/// For the test of one error; the first has four workers, which are to be no louder than one.
+fn pair_for(what: &str, error: Errno) -> Pair {
+    let workers = if error == EIO { "workers = 4" } else { "" };
+    pair(&format!("{what}-{}", error.0.to_lowercase()), workers)
 }
 
 #[test]
@@ -237,7 +241,7 @@ fn what_the_kernel_will_not_cut_is_sent_one_by_one_and_after_a_while_together_ag
         return;
     }
     each([EIO, EINVAL, EMSGSIZE, ENOBUFS, EOPNOTSUPP, ENOMEM, EPERM], |error| {
-        let pair = pair(&name("cut", error), Spec::default());
+        let pair = pair_for("cut", error);
         let faults = Faults::of(&pair.left);
         let arrived = under_load(&pair, || {
             until("a send together", &pair, || faults.made(Call::SendTogether) > 10);
@@ -268,7 +272,7 @@ fn what_cannot_be_sent_at_all_is_counted_and_told_of_now_and_then() {
         return;
     }
     each([EIO, EINVAL, EMSGSIZE, ENOBUFS, EAGAIN], |error| {
-        let pair = pair(&name("send", error), Spec::default());
+        let pair = pair_for("send", error);
         let faults = Faults::of(&pair.left);
         let arrived = under_load(&pair, || {
             until("a send together", &pair, || faults.made(Call::SendTogether) > 10);
@@ -290,7 +294,7 @@ fn what_cannot_be_received_waits_in_the_socket_and_is_asked_for_without_haste() 
         return;
     }
     each([EIO, EINVAL, ENOBUFS, ENOMEM, EFAULT], |error| {
-        let pair = pair(&name("recv", error), Spec::default());
+        let pair = pair_for("recv", error);
         let arrived = input_fails(&pair, &pair.right, Call::Receive, error);
         assert!(arrived.whole(), "{arrived}\n{}", losses(&pair));
         told_of_now_and_then(&pair.right, NOT_RECEIVED);
@@ -303,7 +307,7 @@ fn what_cannot_be_read_waits_in_the_tun_and_is_asked_for_without_haste() {
         return;
     }
     each([EIO, EINVAL, ENOBUFS, ENOMEM, EFAULT], |error| {
-        let pair = pair(&name("read", error), Spec::default());
+        let pair = pair_for("read", error);
         let arrived = input_fails(&pair, &pair.left, Call::Read, error);
         assert!(arrived.whole(), "{arrived}\n{}", losses(&pair));
         told_of_now_and_then(&pair.left, NOT_READ);
@@ -333,7 +337,7 @@ fn what_the_tun_will_not_take_merged_is_written_one_by_one_and_after_a_while_mer
         return;
     }
     each([EIO, EINVAL, ENOBUFS, ENOMEM, EFAULT], |error| {
-        let pair = pair(&name("merge", error), Spec::default());
+        let pair = pair_for("merge", error);
         let faults = Faults::of(&pair.right);
         let arrived = under_load(&pair, || {
             until("a merged write", &pair, || faults.made(Call::WriteMerged) > 10);
@@ -366,7 +370,7 @@ fn what_the_tun_does_not_take_at_all_is_counted_and_told_of_now_and_then() {
         return;
     }
     each([EIO, EINVAL, ENOBUFS, ENOMEM, EFAULT], |error| {
-        let pair = pair(&name("write", error), Spec::default());
+        let pair = pair_for("write", error);
         let faults = Faults::of(&pair.right);
         let arrived = under_load(&pair, || {
             until("a merged write", &pair, || faults.made(Call::WriteMerged) > 10);
@@ -396,7 +400,7 @@ fn datagrams_that_a_narrow_path_does_not_take_together_arrive_in_fragments() {
     if !need_root() {
         return;
     }
-    let pair = pair("narrow", Spec::default());
+    let pair = pair("narrow", "");
     let faults = Faults::of(&pair.left);
     let arrived = under_load(&pair, || {
         until("a send together", &pair, || faults.made(Call::SendTogether) > 10);
@@ -415,7 +419,7 @@ fn datagrams_that_a_firewall_takes_for_one_that_is_too_long_are_sent_one_by_one(
     if !need_root() {
         return;
     }
-    let pair = pair("firewall", Spec::default());
+    let pair = pair("firewall", "");
     let faults = Faults::of(&pair.left);
     let arrived = under_load(&pair, || {
         until("a send together", &pair, || faults.made(Call::SendTogether) > 10);
