@@ -1,0 +1,24 @@
+//! vpnd beside other VPN programs, measured in turn; `bench/README.md` says how.
+
+mod arguments; // what is asked for
+mod contender; // who is measured: program, version, or how to get it
+mod failure;
+mod iperf; // TCP
+mod pair; // two hosts on a cable, and a program on each
+mod proc; // what processes cost, and what machine this is
+mod programs; // how each program is started
+mod record; // what was measured
+mod rounds; // the loop: each contender in turn
+mod stop; // Ctrl-C
+mod table; // the record as text
+mod work; // what is measured
+
+fn main() -> std::process::ExitCode {
+    match rounds::run(&clap::Parser::parse()) {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("bench: {failure}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
