@@ -38,6 +38,10 @@ pub struct Arguments {
     #[arg(long)]
     pub core: Option<usize>,
 
+    /// How many peers each end has for `peers`.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub peers: u32,
+
     /// Writes bench.json, bench.md and bench.svg into this folder.
     #[arg(long, value_name = "FOLDER")]
     pub out: Option<PathBuf>,

@@ -1,6 +1,6 @@
 //! TCP by iperf3, one end on each host.
 
-use std::{fs, fs::File, time::Duration};
+use std::{fs, time::Duration};
 
 use serde_json::Value;
 
@@ -85,12 +85,6 @@ pub fn names_listener(table: &str, port: u16) -> bool {
         let mut fields = line.split_whitespace().skip(1);
         fields.next().is_some_and(|local| local.ends_with(&ending)) && fields.nth(1) == Some("0A")
     })
-}
-
-/// A file for what a program prints.
-pub fn output(folder: &std::path::Path, label: &str) -> Result<File> {
-    let path = folder.join(format!("{label}.out"));
-    File::create(&path).attempted(|| format!("write {}", path.display()))
 }
 
 #[cfg(test)]

@@ -4,7 +4,9 @@ mod arguments; // what is asked for
 mod contender; // who is measured: program, version, or how to get it
 mod failure;
 mod iperf; // TCP
+mod packets; // UDP: the highest rate without loss
 mod pair; // two hosts on a cable, and a program on each
+mod ping; // latency
 mod proc; // what processes cost, and what machine this is
 mod programs; // how each program is started
 mod record; // what was measured

@@ -1,12 +1,18 @@
 //! Two hosts on a cable, and the same program on both; all of it vanishes on drop.
 
-use std::{fs, net::Ipv4Addr, time::Duration};
+use std::{
+    fs,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use vpnd::lab::{Daemon, Host, Process, link};
 
 use crate::{
     contender::Contender,
-    failure::{Failure, Result},
+    failure::{Attempted, Failure, Result},
     iperf,
     proc::{self, Memory},
     programs, stop,
@@ -36,7 +42,26 @@ pub enum Carrier {
     /// Nothing: the cable itself.
     Cable,
     Vpnd(Daemon),
-    Other(Process),
+    Other(Other),
+}
+
+/// A program that is not ours.
+pub struct Other {
+    process: Process,
+    output: PathBuf,
+}
+
+impl Other {
+    /// Starts it; what it prints goes to a file.
+    pub fn spawn(host: &Host, mut command: Command) -> Result<Self> {
+        command.stdout(output(host.folder(), "other")?);
+        Ok(Self { process: host.spawn("other", command)?, output: host.folder().join("other.out") })
+    }
+
+    /// All that it said.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.output).unwrap_or_default() + &self.process.log()
+    }
 }
 
 impl Carrier {
@@ -44,7 +69,7 @@ impl Carrier {
         match self {
             Self::Cable => None,
             Self::Vpnd(daemon) => Some(daemon.pid()),
-            Self::Other(process) => Some(process.pid()),
+            Self::Other(other) => Some(other.process.pid()),
         }
     }
 
@@ -52,19 +77,14 @@ impl Carrier {
         match self {
             Self::Cable => String::new(),
             Self::Vpnd(daemon) => daemon.log(),
-            Self::Other(process) => process.log(),
+            Self::Other(other) => other.log(),
         }
     }
 }
 
 impl Pair {
-    /// Builds and starts both, and waits until a ping passes.
-    pub fn start(contender: &Contender) -> Result<Self> {
-        Self::start_with(contender, 0)
-    }
-
-    /// The same; each end has so many peers more, which nobody answers for.
-    pub fn start_with(contender: &Contender, strangers: usize) -> Result<Self> {
+    /// Builds and starts both, and waits until a ping passes. Each end has so many peers more that never come.
+    pub fn start(contender: &Contender, strangers: usize) -> Result<Self> {
         let hosts = cable()?;
         let [left, right] = programs::start(contender, &hosts, strangers)?;
         let [left_host, right_host] = hosts;
@@ -118,8 +138,14 @@ impl End {
 
     /// A file in the host's folder for what a program prints.
     pub fn output(&self, label: &str) -> Result<fs::File> {
-        iperf::output(self.host.folder(), label)
+        output(self.host.folder(), label)
     }
+}
+
+/// A file `LABEL.out` for what a program prints.
+pub fn output(folder: &Path, label: &str) -> Result<fs::File> {
+    let path = folder.join(format!("{label}.out"));
+    fs::File::create(&path).attempted(|| format!("write {}", path.display()))
 }
 
 /// An address inside the tunnel.

@@ -56,6 +56,9 @@ fn measure(arguments: &Arguments, record: &mut Record) -> Result<()> {
         for &work in &arguments.work {
             for at in 0..record.contenders.len() {
                 let contender = &record.contenders[at];
+                if !work.suits(contender.kind) {
+                    continue;
+                }
                 let start = Instant::now();
                 let (figures, failure) = match work.measure(contender, arguments) {
                     Ok(figures) => (figures, None),

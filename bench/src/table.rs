@@ -4,10 +4,22 @@ use std::{fmt::Write, time::Duration};
 
 use crate::record::{Record, Sample, Spread};
 
+const FIGURES: [&str; 9] = [
+    "gbps",
+    "cpu_s_per_gb",
+    "rss_peak_mb",
+    "ping_median_us",
+    "ping_p99_us",
+    "ping_flood_median_us",
+    "ping_flood_p99_us",
+    "pps",
+    "reordered",
+];
+
 /// One sample, as soon as it is there.
 pub fn line(sample: &Sample, took: Duration) -> String {
     let mut text = format!("round {} {:?} {}:", sample.round, sample.work, sample.contender);
-    for name in ["gbps", "cpu_s_per_gb", "rss_peak_mb"] {
+    for name in FIGURES {
         if let Some(value) = sample.figures.of(name) {
             let _ = write!(text, " {name} {value:.2}");
         }
@@ -24,7 +36,7 @@ pub fn text(record: &Record) -> String {
     let mut text = String::new();
     let first = record.contenders.iter().find(|one| one.kind == crate::contender::Kind::Vpnd);
     for work in crate::work::Work::ALL {
-        for figure in ["gbps", "cpu_s_per_gb", "rss_peak_mb"] {
+        for figure in FIGURES {
             let mut rows = String::new();
             for one in &record.contenders {
                 let Some(spread) = Spread::of(&record.values(work, figure, &one.label)) else { continue };

@@ -14,11 +14,11 @@ use vpnd::{
     sys::random::os_rng,
 };
 
+use super::tool;
 use crate::{
     contender::{Contender, Kind},
     failure::{Attempted, Failure, Result},
-    iperf,
-    pair::{Carrier, DEVICE, MTU, inner, outer},
+    pair::{Carrier, DEVICE, MTU, Other, inner, outer},
     stop,
 };
 
@@ -114,16 +114,15 @@ fn by_wg(contender: &Contender, host: &Host, side: &Side<'_>) -> Result<Carrier>
     command.args(["--foreground", DEVICE]).env("WG_PROCESS_FOREGROUND", "1");
     if contender.kind != Kind::WireguardGo {
         command.args(["--disable-drop-privileges", "--verbosity", "error"]);
-        command.arg("--log").arg(host.folder().join("other.out"));
+        command.arg("--log").arg(host.folder().join("other.err"));
     }
-    command.stdout(iperf::output(host.folder(), "other.stdout")?);
-    let process = host.spawn("other", command)?;
+    let other = Other::spawn(host, command)?;
     let socket = sockets.join(format!("{DEVICE}.sock"));
     if !stop::wait_until(Duration::from_secs(10), || socket.exists())? {
-        return Err(Failure::Said(format!("{} makes no socket: {}", contender.label, process.log())));
+        return Err(Failure::Said(format!("{} makes no socket: {}", contender.label, other.log())));
     }
     set_up(host, &sockets, side)?;
-    Ok(Carrier::Other(process))
+    Ok(Carrier::Other(other))
 }
 
 fn set_up(host: &Host, sockets: &Path, side: &Side<'_>) -> Result<()> {
@@ -131,11 +130,7 @@ fn set_up(host: &Host, sockets: &Path, side: &Side<'_>) -> Result<()> {
     fs::write(&file, side.conf()).attempted(|| format!("write {}", file.display()))?;
     let mut wg = with_sockets(sockets, Path::new("wg"));
     wg.args(["setconf", DEVICE]).arg(&file);
-    let mut process = host.spawn("wg", wg)?;
-    let status = stop::finish(&mut process, "wg setconf", Duration::from_secs(60))?;
-    if !status.success() {
-        return Err(Failure::Said(format!("wg setconf: {}", process.log())));
-    }
+    tool(host, "wg", wg, Duration::from_secs(60))?;
     link::mtu(host, DEVICE, MTU.into())?;
     link::up(host, DEVICE)?;
     host.add_address(DEVICE, &side.address())?;
