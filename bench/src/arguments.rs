@@ -45,4 +45,8 @@ pub struct Arguments {
     /// Writes bench.json, bench.md and bench.svg into this folder.
     #[arg(long, value_name = "FOLDER")]
     pub out: Option<PathBuf>,
+
+    /// Measures nothing: tables, and with --out the plot, from an earlier bench.json.
+    #[arg(long, value_name = "FILE")]
+    pub from: Option<PathBuf>,
 }

@@ -71,7 +71,7 @@ impl Kind {
     }
 
     fn candidates(self) -> Vec<PathBuf> {
-        let crates = |name| vec![peers().join("fast/bin").join(name), peers().join("bin").join(name)];
+        let crates = |name| vec![peers().join("fast/bin").join(name)];
         match self {
             Self::Veth => vec![],
             Self::Vpnd => vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/vpnd")],
@@ -84,7 +84,8 @@ impl Kind {
     }
 }
 
-/// Where `make bench-peers` installs.
+/// Where `make bench-peers` installs, into `fast`: those beside it were built for tests, quickly and without much
+/// optimisation, and would flatter us.
 fn peers() -> PathBuf {
     let home = || Path::new(&env::var_os("HOME").unwrap_or_default()).join(".cache/vpnd/peers");
     env::var_os("VPND_PEERS").map_or_else(home, PathBuf::from)

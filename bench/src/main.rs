@@ -3,16 +3,21 @@
 mod arguments; // what is asked for
 mod contender; // who is measured: program, version, or how to get it
 mod failure;
+mod figure; // what a number means
 mod iperf; // TCP
+mod machine; // on what, and when
 mod packets; // UDP: the highest rate without loss
 mod pair; // two hosts on a cable, and a program on each
 mod ping; // latency
-mod proc; // what processes cost, and what machine this is
+mod plot; // the record as a picture
+mod proc; // what processes cost
 mod programs; // how each program is started
 mod record; // what was measured
+mod report; // what is printed and written at the end
 mod rounds; // the loop: each contender in turn
 mod stop; // Ctrl-C
 mod table; // the record as text
+mod target; // the figures to reach
 mod work; // what is measured
 
 fn main() -> std::process::ExitCode {

@@ -1,4 +1,4 @@
-//! What processes cost, and what machine this is: read below /proc.
+//! What processes cost, and on which cores they run.
 
 use std::fs;
 
@@ -86,21 +86,6 @@ pub fn on_core<T: Send>(core: Option<usize>, work: impl FnOnce() -> Result<T> + 
 pub fn last_core() -> usize {
     let allowed = sched_getaffinity(Pid::from_raw(0)).unwrap_or_default();
     (0..CpuSet::count()).rev().find(|&core| allowed.is_set(core).unwrap_or(false)).unwrap_or(0)
-}
-
-/// `model name` of the first core.
-pub fn cpu_model() -> String {
-    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let named = text.lines().find_map(|line| line.strip_prefix("model name"));
-    named
-        .and_then(|rest| rest.split_once(':'))
-        .map_or_else(|| "unknown".to_owned(), |(_, name)| name.trim().to_owned())
-}
-
-/// Release of the running kernel.
-pub fn kernel() -> String {
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    release.trim().to_owned()
 }
 
 #[cfg(test)]

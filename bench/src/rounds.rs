@@ -6,29 +6,53 @@ use crate::{
     arguments::Arguments,
     contender::{Contender, Kind},
     failure::{Failure, Result},
-    proc,
-    record::{Figures, Record, Sample},
-    stop, table,
+    machine::Machine,
+    record::{Figures, Record, SCHEMA, Sample},
+    report, stop, table,
 };
 
 /// All that was asked for; what was measured until Ctrl-C is still told.
 pub fn run(arguments: &Arguments) -> Result<()> {
-    stop::listen()?;
-    let contenders = contenders(arguments)?;
-    println!("{}, kernel {}", proc::cpu_model(), proc::kernel());
-    for one in &contenders {
-        let program = one.program.as_deref().map(|path| path.display().to_string()).unwrap_or_default();
-        println!("{}: {} {} ({})", one.label, one.version, program, one.kind.remark());
+    if let Some(path) = &arguments.from {
+        return report::show(&report::read(path)?, arguments.out.as_deref());
     }
-    let mut record = Record { contenders, samples: Vec::new() };
+    stop::listen()?;
+    let mut record = prepare(arguments)?;
+    println!("{}", record.machine);
+    for one in &record.contenders {
+        let program = one.program.as_deref().map(|path| path.display().to_string()).unwrap_or_default();
+        println!("{} {} {program} ({})", one.label, one.version, one.kind.remark());
+    }
+    for (name, remedy) in &record.missing {
+        println!("{name} is missing: {remedy}");
+    }
     let ended = measure(arguments, &mut record);
-    print!("{}", table::text(&record));
+    report::show(&record, arguments.out.as_deref().filter(|_| ended.is_ok()))?;
     ended
 }
 
+fn prepare(arguments: &Arguments) -> Result<Record> {
+    let contenders = contenders(arguments)?;
+    let absent = |kind: &Kind| contenders.iter().all(|one| one.kind != *kind);
+    let missing = match arguments.only.is_empty() {
+        true => Kind::ALL.into_iter().filter(absent).collect(),
+        false => vec![],
+    };
+    Ok(Record {
+        schema: SCHEMA,
+        machine: Machine::here(arguments.congestion.as_deref()),
+        rounds: arguments.rounds,
+        seconds: arguments.seconds,
+        peers: arguments.peers,
+        missing: missing.into_iter().map(|kind| (kind.name().to_owned(), kind.remedy().to_owned())).collect(),
+        contenders,
+        samples: Vec::new(),
+    })
+}
+
 fn contenders(arguments: &Arguments) -> Result<Vec<Contender>> {
-    let mut chosen = match arguments.only.is_empty() {
-        true => all_found(),
+    let mut chosen: Vec<Contender> = match arguments.only.is_empty() {
+        true => Kind::ALL.into_iter().filter_map(|kind| Contender::found(kind.name(), kind)).collect(),
         false => arguments.only.iter().map(|text| Contender::parse(text)).collect::<Result<_>>()?,
     };
     for line in &arguments.line {
@@ -38,17 +62,6 @@ fn contenders(arguments: &Arguments) -> Result<Vec<Contender>> {
         meant.ok_or_else(unknown)?.lines.push(text.to_owned());
     }
     Ok(chosen)
-}
-
-fn all_found() -> Vec<Contender> {
-    let find = |kind: Kind| {
-        let found = Contender::found(kind.name(), kind);
-        if found.is_none() {
-            println!("{} is missing: {}", kind.name(), kind.remedy());
-        }
-        found
-    };
-    Kind::ALL.into_iter().filter_map(find).collect()
 }
 
 fn measure(arguments: &Arguments, record: &mut Record) -> Result<()> {
