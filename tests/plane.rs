@@ -20,7 +20,7 @@ use vpnd::{
     },
     lab::{Host, link, tcp_transfer, udp_echo},
     noise::{PublicKey, SessionKeys},
-    plane::{Clock, Fatal, Plane, PlaneSettings, TunDevice, UdpSockets, udp::Sent},
+    plane::{Clock, Fatal, Offload, Plane, PlaneSettings, TunDevice, UdpSockets, Workers, udp::Sent},
     tunnel::Transmit,
     wire::{ecn::Ecn, message::Index},
 };
@@ -61,8 +61,9 @@ fn end(host: Host, role: Role, other: u32) -> End {
     let prefixes = ["10.77.0.0/24", "fd77::/64"].map(|prefix| (prefix.parse().unwrap(), Arc::clone(&peer)));
     forward.routes.store(Arc::new(AllowedIps::build(prefixes)));
     let plane = host.run(|| {
-        let (tun, sockets) = (TunDevice::create(TUN, MTU).unwrap(), UdpSockets::bind(0, 0).unwrap());
-        Plane::start(Arc::clone(&forward), tun, sockets, PlaneSettings::new(MTU)).unwrap()
+        let (tun, sockets) =
+            (TunDevice::create(TUN, MTU, Offload::Auto).unwrap(), UdpSockets::bind(0, 0).unwrap());
+        Plane::start(Arc::clone(&forward), tun, sockets, PlaneSettings::new(MTU), Workers::Auto).unwrap()
     });
     link::up(&host, TUN).unwrap();
     host.add_address(TUN, &format!("{}/24", role.inner[0])).unwrap();

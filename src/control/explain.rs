@@ -52,6 +52,9 @@ fn happened(what: Refusal, last: Option<&EvidenceReport>) -> String {
         }
         Refusal::RoutingLoop => format!("what was sealed for {peer} came back into the tunnel"),
         Refusal::OutboundMalformed => "something that is not IP went into the tunnel".to_owned(),
+        Refusal::VnetHeader => {
+            "the kernel handed over a packet whose offload header contradicts it".to_owned()
+        }
         Refusal::StagedOverflow => format!("a packet that waited for {peer} gave way to a newer one"),
         Refusal::HandshakeGivenUp => format!("a packet that waited for {peer} was thrown away"),
         Refusal::SendFailed => format!("the kernel would not send a datagram to {peer}"),
@@ -96,6 +99,9 @@ fn meaning(what: Refusal) -> &'static str {
              and route by it"
         }
         Refusal::OutboundMalformed => "a program on this host writes to the device",
+        Refusal::VnetHeader => {
+            "a fault of this kernel's segmentation offload; set `offload = \"off\"` if it goes on"
+        }
         Refusal::StagedOverflow => "the peer does not answer handshakes",
         Refusal::HandshakeGivenUp => {
             "90 seconds of handshakes went unanswered; check its endpoint, that it runs and knows our key, \

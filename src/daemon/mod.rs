@@ -26,7 +26,7 @@ use crate::{
     control::{ControlError, ControlServer, Request},
     forward::Forward,
     host::{Host, HostError, Lost, Plan},
-    plane::{Clock, Fatal, Plane, PlaneSettings, TunDevice, UdpSockets},
+    plane::{Clock, Fatal, Offload, Plane, PlaneSettings, TunDevice, UdpSockets, Workers},
     sys,
     tunnel::{ChangeError, Timing, Tunnel},
 };
@@ -187,14 +187,14 @@ async fn start(config: &Config, options: &Options, host: &mut Host) -> Result<St
     let plan = Plan::new(config, own_table);
     let sockets = open_sockets(config, plan.fwmark)?;
     let port = sockets.port();
-    let tun = TunDevice::create(name, config.interface.mtu)
+    let tun = TunDevice::create(name, config.interface.mtu, Offload::Auto.tested())
         .map_err(failed(format!("make the TUN device {name}")))?;
 
     let wake = Arc::new(Notify::new());
     let tunnel = build_tunnel(config, options.timing, &wake)?;
-    let plane =
-        Plane::start(tunnel.forward().clone(), tun, sockets, PlaneSettings::new(config.interface.mtu))
-            .map_err(failed("start the data threads"))?;
+    let settings = PlaneSettings::new(config.interface.mtu);
+    let plane = Plane::start(tunnel.forward().clone(), tun, sockets, settings, Workers::Auto)
+        .map_err(failed("start the data threads"))?;
     let mut resolver = Resolver::new(config, plan.fwmark.unwrap_or(0));
     if !plan.rules.is_empty() {
         resolver.first_round(NAMES_FIRST).await;

@@ -62,9 +62,9 @@ impl Activity {
         self.rx_bytes.fetch_add(bytes, Relaxed);
         clear(&self.unanswered_since);
     }
-    /// A data packet of it was fit for the TUN.
-    pub fn packet_delivered(&self) {
-        self.rx_packets.fetch_add(1, Relaxed);
+    /// So many data packets of it were fit for the TUN.
+    pub fn packets_delivered(&self, packets: u64) {
+        self.rx_packets.fetch_add(packets, Relaxed);
     }
     /// Some of it was data (not a keepalive), and will be answered by a keepalive if by nothing else.
     #[must_use]

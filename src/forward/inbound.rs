@@ -1,129 +1,236 @@
 //! From the wire to the TUN: type → session → open → replay → source check against the whole table.
 
-use std::sync::Arc;
+use std::{
+    net::{IpAddr, SocketAddr},
+    ops::Range,
+    sync::Arc,
+};
 
 use bytes::Bytes;
 
 use super::{
     Endpoint, Evidence, Forward, HandshakeDatagram, Peer, Raised, Refusal, Session, Time,
+    coalesce::{Coalescer, Delivery, Merge},
     session::REJECT_AFTER_MESSAGES,
 };
 use crate::wire::{
     ecn::{self, Ecn},
     ip,
-    message::{self, Kind, TRANSPORT_HEADER_LEN, TransportHeader},
+    message::{self, Index, Kind, TRANSPORT_HEADER_LEN, TransportHeader},
 };
 
-/// What became of a datagram.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Inbound<'a> {
-    /// Write this packet to the TUN.
-    Deliver(&'a [u8]),
-    /// An authentic empty packet.
-    Keepalive,
-    /// Passed to the upper half.
-    Handshake,
-    /// Refused and counted.
-    Refused,
+/// What one receive call left in a buffer: one datagram, or several that the kernel put together (UDP_GRO).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// From where, and to which of our addresses.
+    pub from: Endpoint,
+    /// Outer ECN.
+    pub ecn: Ecn,
+    /// Where in the buffer.
+    pub place: Range<usize>,
+    /// Bytes of each datagram but the last, which may be shorter.
+    pub stride: usize,
+}
+
+impl Arrival {
+    /// The place of each datagram. An empty datagram is one, too.
+    fn datagrams(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let Range { start, end } = self.place;
+        let stride = self.stride.max(1);
+        let count = (end - start).div_ceil(stride).max(1);
+        (0..count).map(move |n| start + n * stride..end.min(start + (n + 1) * stride))
+    }
+}
+
+/// What a batch gives to write to the TUN, in order: packets of one flow that followed each other are one.
+#[derive(Debug, Default)]
+pub struct Deliveries {
+    coalescer: Coalescer,
+    ready: Vec<Delivery>,
+}
+
+impl Deliveries {
+    /// Room for what one batch commonly gives.
+    pub fn new() -> Self {
+        Self { coalescer: Coalescer::default(), ready: Vec::with_capacity(256) }
+    }
+    /// Begins a batch, in which so much may be merged.
+    pub fn begin(&mut self, merge: Merge) {
+        self.coalescer.allow(merge);
+        self.ready.clear();
+    }
+    /// Ends it: what there is to write.
+    pub fn finish(&mut self, buffer: &mut [u8]) -> &[Delivery] {
+        self.ready.extend(self.coalescer.finish(buffer));
+        &self.ready
+    }
+    fn push(&mut self, buffer: &mut [u8], place: Range<usize>) {
+        self.ready.extend(self.coalescer.push(buffer, place));
+    }
 }
 
 /// What is known of a datagram beside its bytes.
 #[derive(Clone, Copy)]
-struct Arrival<'e> {
+struct Origin<'e> {
     from: &'e Endpoint,
     ecn: Ecn,
     now: Time,
+}
+
+/// Datagrams of one session that follow each other: what is done once for all of them.
+struct Run {
+    session: Arc<Session>,
+    peer: Arc<Peer>,
+    /// Of the authentic ones.
+    bytes: u64,
+    authentic: u64,
+    /// Some of them were more than a keepalive.
+    data: bool,
+    delivered: u64,
+    /// The last source address that was found to be the peer's.
+    source: Option<IpAddr>,
 }
 
 /// It was refused, and that was counted.
 struct Counted;
 
 impl Forward {
-    /// Takes one datagram, which is decrypted in place; `from.local` is the address it came to, `ecn` the
-    /// outer congestion field.
-    pub fn inbound<'a>(&self, from: &Endpoint, ecn: Ecn, datagram: &'a mut [u8], now: Time) -> Inbound<'a> {
-        let arrival = Arrival { from, ecn, now };
-        let taken = match message::classify(datagram) {
-            Ok(Kind::Transport) => self.transport(arrival, datagram),
-            Ok(Kind::Initiation | Kind::Response | Kind::CookieReply) => self.handshake(arrival, datagram),
-            Err(_) => Err(self.refuse(arrival, Refusal::Malformed, Evidence::default())),
-        };
-        taken.unwrap_or(Inbound::Refused)
+    /// Takes what arrived; it is decrypted in place, and what is fit for the TUN goes into `deliveries`. Handshakes
+    /// go to the upper half.
+    pub fn inbound(&self, arrival: &Arrival, buffer: &mut [u8], deliveries: &mut Deliveries, now: Time) {
+        let origin = Origin { from: &arrival.from, ecn: arrival.ecn, now };
+        let mut run: Option<Run> = None;
+        for place in arrival.datagrams() {
+            let datagram = &mut buffer[place.clone()];
+            let fit = match message::classify(datagram) {
+                Ok(Kind::Transport) => self.transport(origin, &mut run, datagram),
+                Ok(Kind::Initiation | Kind::Response | Kind::CookieReply) => {
+                    self.handshake(origin, datagram).map(|()| None)
+                }
+                Err(_) => Err(self.refuse(origin, Refusal::Malformed, Evidence::default())),
+            };
+            if let Ok(Some(len)) = fit {
+                let start = place.start + TRANSPORT_HEADER_LEN;
+                deliveries.push(buffer, start..start + len);
+            }
+        }
+        if let Some(run) = run {
+            self.run_ends(run, now);
+        }
+    }
+
+    /// A datagram that did not fit the receive buffer.
+    pub fn oversized(&self, from: SocketAddr, now: Time) {
+        let evidence = Evidence { at: now, from: Some(from), ..Evidence::default() };
+        self.refusals.count(Refusal::Oversized, evidence);
     }
 
     /// For the upper half. A full queue is seen before the copy is made: a flood costs no memory.
-    fn handshake<'a>(&self, arrival: Arrival<'_>, datagram: &[u8]) -> Result<Inbound<'a>, Counted> {
+    fn handshake(&self, origin: Origin<'_>, datagram: &[u8]) -> Result<(), Counted> {
         if self.handshakes.is_full() {
-            return Err(self.refuse(arrival, Refusal::HandshakeQueueFull, Evidence::default()));
+            return Err(self.refuse(origin, Refusal::HandshakeQueueFull, Evidence::default()));
         }
         let bytes = Bytes::copy_from_slice(datagram);
-        self.push_handshake(HandshakeDatagram { from: *arrival.from, bytes });
-        Ok(Inbound::Handshake)
+        self.push_handshake(HandshakeDatagram { from: *origin.from, bytes });
+        Ok(())
     }
 
-    fn transport<'a>(&self, arrival: Arrival<'_>, datagram: &'a mut [u8]) -> Result<Inbound<'a>, Counted> {
+    /// Length of the inner packet, which then stands behind the transport header; `None` of a keepalive.
+    fn transport(
+        &self,
+        origin: Origin<'_>,
+        current: &mut Option<Run>,
+        datagram: &mut [u8],
+    ) -> Result<Option<usize>, Counted> {
         let bytes = datagram.len() as u64;
         let header = TransportHeader::parse(datagram)
-            .map_err(|_| self.refuse(arrival, Refusal::Malformed, Evidence::default()))?;
-        let (session, peer) = self
-            .sessions
-            .find(header.receiver)
-            .ok_or_else(|| self.refuse(arrival, Refusal::NoSuchSession, Evidence::default()))?;
+            .map_err(|_| self.refuse(origin, Refusal::Malformed, Evidence::default()))?;
+        let run = self.run_of(header.receiver, current, origin)?;
         let sealed = &mut datagram[TRANSPORT_HEADER_LEN..];
-        let plaintext = open(&session, header.counter, sealed, arrival.now)
-            .map_err(|why| self.refuse(arrival, why, Evidence::about(&peer)))?;
-        self.authentic_received(&peer, &session, arrival, bytes);
+        let plaintext = open(&run.session, header.counter, sealed, origin.now)
+            .map_err(|why| self.refuse(origin, why, Evidence::about(&run.peer)))?;
+        if run.authentic == 0 {
+            self.run_is_authentic(run, origin);
+        }
+        run.authentic += 1;
+        run.bytes += bytes;
         if plaintext.is_empty() {
-            return Ok(Inbound::Keepalive);
+            return Ok(None);
         }
-        if peer.activity.data_received(arrival.now) {
-            self.raise(&peer, Raised::TIMER);
+        run.data = true;
+        let len = self.check(run, plaintext, origin)?;
+        run.delivered += 1;
+        Ok(Some(len))
+    }
+
+    /// The run that this index goes on with, or the first datagram of another.
+    fn run_of<'r>(
+        &self,
+        index: Index,
+        current: &'r mut Option<Run>,
+        origin: Origin<'_>,
+    ) -> Result<&'r mut Run, Counted> {
+        if current.as_ref().is_none_or(|run| run.session.start().local != index) {
+            if let Some(before) = current.take() {
+                self.run_ends(before, origin.now);
+            }
+            let (session, peer) = self
+                .sessions
+                .find(index)
+                .ok_or_else(|| self.refuse(origin, Refusal::NoSuchSession, Evidence::default()))?;
+            let (bytes, authentic, data, delivered, source) = (0, 0, false, 0, None);
+            *current = Some(Run { session, peer, bytes, authentic, data, delivered, source });
         }
-        self.deliver(&peer, plaintext, arrival).map(Inbound::Deliver)
+        Ok(current.as_mut().expect("it was there, or was made just now"))
     }
 
     /// What every authentic message does, whatever is in it (the kernel's `wg_packet_consume_data_done`).
-    fn authentic_received(&self, peer: &Arc<Peer>, session: &Arc<Session>, arrival: Arrival<'_>, bytes: u64) {
-        peer.activity.authentic_received(bytes, arrival.now);
-        if peer.follow(arrival.from) {
+    fn run_is_authentic(&self, run: &Run, origin: Origin<'_>) {
+        let Run { session, peer, .. } = run;
+        if peer.follow(origin.from) {
             self.raise(peer, Raised::ROAMED);
         }
         if session.confirm() {
             self.raise(peer, Raised::CONFIRMED);
         }
         // Only for the session that we seal with: behind an older one there is a newer already.
-        if session.at_last_minute(arrival.now) && peer.seals_with(session) && session.take_last_minute() {
+        if session.at_last_minute(origin.now) && peer.seals_with(session) && session.take_last_minute() {
             self.raise(peer, Raised::WANTS_SESSION);
         }
     }
 
-    /// An authentic plaintext becomes an inner packet, if its source is the peer's own.
-    fn deliver<'a>(
-        &self,
-        peer: &Arc<Peer>,
-        plaintext: &'a mut [u8],
-        arrival: Arrival<'_>,
-    ) -> Result<&'a [u8], Counted> {
-        let refuse = |why| self.refuse(arrival, why, Evidence::about(peer));
+    /// What is counted once for all of them.
+    fn run_ends(&self, run: Run, now: Time) {
+        if run.authentic == 0 {
+            return;
+        }
+        let activity = &run.peer.activity;
+        activity.authentic_received(run.bytes, now);
+        if run.data && activity.data_received(now) {
+            self.raise(&run.peer, Raised::TIMER);
+        }
+        activity.packets_delivered(run.delivered);
+    }
+
+    /// An authentic plaintext becomes an inner packet of that length, if its source is the peer's own.
+    fn check(&self, run: &mut Run, plaintext: &mut [u8], origin: Origin<'_>) -> Result<usize, Counted> {
+        let refuse = |why| self.refuse(origin, why, Evidence::about(&run.peer));
         let header = ip::parse(plaintext).map_err(|_| refuse(Refusal::InnerMalformed))?;
         let packet = &mut plaintext[..header.total_len]; // the rest is padding
-        self.check_source(peer, &header, arrival)?;
-        let marked = ecn::decapsulate(header.ecn, arrival.ecn).ok_or_else(|| refuse(Refusal::EcnDropped))?;
+        if run.source != Some(header.source) {
+            self.check_source(&run.peer, &header, origin)?;
+            run.source = Some(header.source);
+        }
+        let marked = ecn::decapsulate(header.ecn, origin.ecn).ok_or_else(|| refuse(Refusal::EcnDropped))?;
         if marked != header.ecn {
             ecn::mark(packet, marked);
         }
-        peer.activity.packet_delivered();
-        Ok(packet)
+        Ok(packet.len())
     }
 
     /// Cryptokey routing (paper, section 2): the longest prefix of the *whole* table that holds the source must
     /// be this peer's. That it has some shorter one is not enough.
-    fn check_source(
-        &self,
-        peer: &Arc<Peer>,
-        header: &ip::Header,
-        arrival: Arrival<'_>,
-    ) -> Result<(), Counted> {
+    fn check_source(&self, peer: &Arc<Peer>, header: &ip::Header, origin: Origin<'_>) -> Result<(), Counted> {
         let routes = self.routes.load();
         let owner = routes.find(header.source).map(|(owner, _)| owner);
         if owner.is_some_and(|owner| Arc::ptr_eq(owner, peer)) {
@@ -134,12 +241,12 @@ impl Forward {
             owner: owner.map(|owner| owner.public_key),
             ..Evidence::about(peer)
         };
-        Err(self.refuse(arrival, Refusal::SourceNotAllowed, evidence))
+        Err(self.refuse(origin, Refusal::SourceNotAllowed, evidence))
     }
 
-    fn refuse(&self, arrival: Arrival<'_>, why: Refusal, evidence: Evidence) -> Counted {
-        let from = Some(arrival.from.remote);
-        self.refusals.count(why, Evidence { at: arrival.now, from, ..evidence });
+    fn refuse(&self, origin: Origin<'_>, why: Refusal, evidence: Evidence) -> Counted {
+        let from = Some(origin.from.remote);
+        self.refusals.count(why, Evidence { at: origin.now, from, ..evidence });
         Counted
     }
 }

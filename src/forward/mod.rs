@@ -1,18 +1,25 @@
 //! The lower half: what a data thread needs to move a batch. It reads immutable snapshots behind atomic
 //! pointers and never waits for the upper half; it tells it by atomics on the peer and by two bounded queues.
 //!
-//! Outbound: [`Forward::outbound`]: IP header → allowed IPs → peer → session → seal.
-//! Inbound:  [`Forward::inbound`]: type → session by index → open → replay → source check → deliver.
+//! Outbound: [`Forward::outbound`]: IP header → allowed IPs → peer → session and counters; then [`Forward::seal`]:
+//! segment → seal → a carrier. Inbound: [`Forward::inbound`]: type → session by index → open → replay → source check →
+//! coalesce → deliver.
 
 pub mod activity;
 pub mod aead;
+mod aligned;
 pub mod allowed_ips;
+pub mod carrier;
+pub mod coalesce;
 pub mod inbound;
+pub mod intake;
 pub mod outbound;
 mod padding;
+pub mod pause;
 pub mod peer;
 pub mod refusal;
 pub mod replay;
+pub mod segment;
 pub mod session;
 mod sessions;
 mod staged;
@@ -30,9 +37,14 @@ use arc_swap::ArcSwap;
 use crossbeam_queue::{ArrayQueue, SegQueue};
 
 pub use activity::Activity;
+pub use aligned::Aligned;
 pub use allowed_ips::AllowedIps;
-pub use inbound::Inbound;
-pub use outbound::{Outbound, PacketBuffer};
+pub use carrier::{Cargo, Carriers};
+pub use coalesce::{Delivery, Merge};
+pub use inbound::{Arrival, Deliveries};
+pub use intake::Intake;
+pub use outbound::{Departure, Outbound};
+pub use pause::Pause;
 pub use peer::{Endpoint, Local, Peer, PeerId, Raised};
 pub use refusal::{Evidence, Refusal, Refusals};
 pub use session::{Session, Sessions};

@@ -1,76 +1,22 @@
 //! From the TUN to the wire: destination → peer → session → seal, in place.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{fmt, net::IpAddr, ops::Range, sync::Arc};
 
 use super::{
-    Endpoint, Evidence, Forward, Peer, Raised, Refusal, Session, Time, padding::padded_len, peer::Reserved,
+    Carriers, Endpoint, Evidence, Forward, Intake, Peer, Raised, Refusal, Session, Time, carrier::Way,
+    padding::padded_len, peer::Reserved, segment::Segmentation,
 };
 use crate::wire::{
-    ecn::{self, Ecn},
-    icmp, ip,
+    ecn, icmp, ip,
     message::{TAG_LEN, TRANSPORT_HEADER_LEN, TransportHeader},
+    vnet::{VNET_HEADER_LEN, VnetHeader},
 };
-
-/// Largest packet that a TUN hands out.
-const MAX_PACKET: usize = 65_535;
-/// Padding adds less than this.
-const MAX_PADDING: usize = 16;
-/// Where a page begins: copies to and from the kernel are fast there.
-const PAGE: usize = 4096;
-
-/// A buffer with room before and behind the packet, so that it is sealed where the TUN read put it.
-pub struct PacketBuffer {
-    bytes: Box<[u8]>,
-    /// Where the transport header stands: at the start of a page. The packet follows it.
-    start: usize,
-}
-
-impl PacketBuffer {
-    /// For packets of up to 65,535 bytes.
-    pub fn new() -> Self {
-        let room = TRANSPORT_HEADER_LEN + MAX_PACKET + MAX_PADDING + TAG_LEN;
-        let bytes = vec![0; PAGE + room].into_boxed_slice();
-        // Where an offset cannot be told, any other is as right, only slower.
-        let start = bytes.as_ptr().align_offset(PAGE).min(PAGE);
-        Self { bytes, start }
-    }
-    /// Where the TUN read writes a packet.
-    pub fn space(&mut self) -> &mut [u8] {
-        &mut self.bytes[self.start + TRANSPORT_HEADER_LEN..][..MAX_PACKET]
-    }
-    /// The `len` bytes that were read.
-    fn packet(&self, len: usize) -> &[u8] {
-        &self.bytes[self.start + TRANSPORT_HEADER_LEN..][..len.min(MAX_PACKET)]
-    }
-    /// Header, packet of `len` bytes padded to `padded`, tag. The padding is zero, whatever an earlier packet
-    /// left there.
-    fn datagram(&mut self, len: usize, padded: usize) -> &mut [u8] {
-        let datagram = &mut self.bytes[self.start..][..TRANSPORT_HEADER_LEN + padded + TAG_LEN];
-        datagram[TRANSPORT_HEADER_LEN + len..TRANSPORT_HEADER_LEN + padded].fill(0);
-        datagram
-    }
-}
-
-impl Default for PacketBuffer {
-    fn default() -> Self {
-        Self::new()
-    }
-}
 
 /// What became of a packet from the TUN.
 #[derive(Debug)]
-pub enum Outbound<'a> {
-    /// Send this datagram there, with this outer ECN.
-    Send {
-        /// For `forget_local` and counting.
-        peer: Arc<Peer>,
-        /// Where to.
-        to: Endpoint,
-        /// The transport message.
-        datagram: &'a [u8],
-        /// Outer ECN; the outer DSCP is always 0.
-        ecn: Ecn,
-    },
+pub enum Outbound {
+    /// It has counters of its peer's session: seal it, in its turn.
+    Depart(Departure),
     /// It waits for a session; the upper half was asked for one.
     Staged,
     /// It was refused (counted), and the sender should hear why by ICMP.
@@ -79,41 +25,129 @@ pub enum Outbound<'a> {
     Refused,
 }
 
+/// A packet, or a super-packet, that is ready to be sealed. The counters are taken, so it must be.
+pub struct Departure {
+    way: Way,
+    session: Arc<Session>,
+    /// Of the first segment.
+    counter: u64,
+    /// Where it stands in the intake.
+    place: Range<usize>,
+    segmentation: Segmentation,
+    /// How many segments have been sealed, and how many there are.
+    sealed: usize,
+    segments: usize,
+    /// Padded lengths of all segments but the last, and of the last.
+    padded: [usize; 2],
+    at: Time,
+}
+
+impl fmt::Debug for Departure {
+    /// Whose it is, and how much.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Departure").field("way", &self.way).field("segments", &self.segments).finish()
+    }
+}
+
 /// Whose a packet is.
 struct Routed {
-    peer: Arc<Peer>,
-    to: Endpoint,
-    header: ip::Header,
+    way: Way,
+    segmentation: Segmentation,
+}
+
+/// It was refused (counted).
+enum NoWay {
+    Refused,
+    Unreachable(icmp::Unreachable),
+}
+
+impl From<NoWay> for Outbound {
+    fn from(no_way: NoWay) -> Self {
+        match no_way {
+            NoWay::Refused => Self::Refused,
+            NoWay::Unreachable(why) => Self::Unreachable(why),
+        }
+    }
 }
 
 impl Forward {
-    /// Takes the `len` bytes that the TUN read left in `buffer`. `mtu` bounds the padding.
-    pub fn outbound<'a>(
+    /// Takes the `len` bytes that the TUN read left in the intake: vnet header and packet. A packet of `len` bytes is
+    /// padded to no more than `bound(len)`.
+    pub fn outbound(
         &self,
-        buffer: &'a mut PacketBuffer,
+        intake: &mut Intake,
         len: usize,
-        mtu: usize,
+        bound: impl Fn(usize) -> usize,
         now: Time,
-    ) -> Outbound<'a> {
-        let Routed { peer, to, header } = match self.route(buffer.packet(len), now) {
-            Ok(routed) => routed,
-            Err(refused) => return refused,
+    ) -> Outbound {
+        let Some((vnet, packet)) = intake.frame(len).split_first_chunk::<VNET_HEADER_LEN>() else {
+            return self.malformed(now).into();
         };
-        let len = header.total_len;
-        let Some(reserved) = self.reserve(&peer, buffer.packet(len), mtu, now) else {
+        let Routed { way, segmentation } = match self.route(vnet, packet, now) {
+            Ok(routed) => routed,
+            Err(no_way) => return no_way.into(),
+        };
+        let segments = segmentation.count();
+        let Some(Reserved { session, counter }) = self.reserve(&way.peer, &segmentation, packet, &bound, now)
+        else {
             return Outbound::Staged;
         };
-        let datagram = buffer.datagram(len, padded_len(len, mtu));
-        reserved.session().seal_in_place(reserved.counter, datagram);
-        self.data_sent(&peer, reserved.session(), 1, datagram.len() as u64, now);
-        Outbound::Send { peer, to, datagram, ecn: ecn::encapsulate(header.ecn) }
+        let padded = [0, segments - 1].map(|at| {
+            let len = segmentation.segment_len(at);
+            padded_len(len, bound(len))
+        });
+        let place = intake.keep(len);
+        Outbound::Depart(Departure {
+            way,
+            session,
+            counter,
+            place,
+            segmentation,
+            sealed: 0,
+            segments,
+            padded,
+            at: now,
+        })
+    }
+
+    /// Seals what fits; true when all of it is sealed, false when the carriers must leave first.
+    pub fn seal(&self, departure: &mut Departure, intake: &Intake, carriers: &mut Carriers) -> bool {
+        let packet = intake.packet(&departure.place);
+        let (before, mut bytes) = (departure.sealed, 0);
+        while departure.sealed < departure.segments {
+            let at = departure.sealed;
+            let padded = departure.padded[usize::from(at + 1 == departure.segments)];
+            let datagram_len = TRANSPORT_HEADER_LEN + padded + TAG_LEN;
+            let Some(datagram) = carriers.next(&departure.way, datagram_len) else { break };
+            let (plain, padding) = datagram[TRANSPORT_HEADER_LEN..TRANSPORT_HEADER_LEN + padded]
+                .split_at_mut(departure.segmentation.segment_len(at));
+            departure.segmentation.write(packet, at, plain);
+            // Whatever an earlier packet left there.
+            padding.fill(0);
+            departure.session.seal_in_place(departure.counter + at as u64, datagram);
+            departure.sealed += 1;
+            bytes += datagram_len as u64;
+        }
+        let packets = (departure.sealed - before) as u64;
+        if packets > 0 {
+            self.data_sent(&departure.way.peer, &departure.session, packets, bytes, departure.at);
+        }
+        departure.sealed == departure.segments
+    }
+
+    fn malformed(&self, now: Time) -> NoWay {
+        self.refusals.count(Refusal::OutboundMalformed, Evidence { at: now, ..Evidence::default() });
+        NoWay::Refused
     }
 
     /// Whose is it, and where is that peer?
-    fn route(&self, packet: &[u8], now: Time) -> Result<Routed, Outbound<'static>> {
-        let Ok(header) = ip::parse(packet) else {
-            self.refusals.count(Refusal::OutboundMalformed, Evidence { at: now, ..Evidence::default() });
-            return Err(Outbound::Refused);
+    fn route(&self, vnet: &[u8; VNET_HEADER_LEN], packet: &[u8], now: Time) -> Result<Routed, NoWay> {
+        let Ok(header) = ip::parse(packet) else { return Err(self.malformed(now)) };
+        let vnet = VnetHeader::parse(vnet).ok();
+        let Some(segmentation) = vnet.and_then(|vnet| Segmentation::new(&vnet, packet, &header).ok()) else {
+            let evidence = Evidence { at: now, inner: Some(header.destination), ..Evidence::default() };
+            self.refusals.count(Refusal::VnetHeader, evidence);
+            return Err(NoWay::Refused);
         };
         let inner = Some(header.destination);
         let routes = self.routes.load();
@@ -121,29 +155,44 @@ impl Forward {
             let evidence = Evidence { at: now, inner, ..Evidence::default() };
             if is_link_scope(header.destination) {
                 self.refusals.count(Refusal::LinkScope, evidence);
-                return Err(Outbound::Refused);
+                return Err(NoWay::Refused);
             }
             self.refusals.count(Refusal::NoPeer, evidence);
-            return Err(Outbound::Unreachable(icmp::Unreachable::NoPeer));
+            return Err(NoWay::Unreachable(icmp::Unreachable::NoPeer));
         };
         let Some(to) = peer.endpoint() else {
             self.refusals.count(Refusal::NoEndpoint, Evidence { at: now, inner, ..Evidence::about(peer) });
-            return Err(Outbound::Unreachable(icmp::Unreachable::NoEndpoint));
+            return Err(NoWay::Unreachable(icmp::Unreachable::NoEndpoint));
         };
         if is_own_datagram(packet, &header, peer, &to) {
             self.refusals.count(Refusal::RoutingLoop, Evidence { at: now, inner, ..Evidence::about(peer) });
-            return Err(Outbound::Refused);
+            return Err(NoWay::Refused);
         }
-        Ok(Routed { peer: peer.clone(), to, header })
+        let way = Way { peer: peer.clone(), to, ecn: ecn::encapsulate(header.ecn) };
+        Ok(Routed { way, segmentation })
     }
 
-    /// A counter of the peer's session, or the packet is staged and a session wished for.
-    fn reserve(&self, peer: &Arc<Peer>, packet: &[u8], mtu: usize, now: Time) -> Option<Reserved> {
-        let found = peer.reserve(1, now);
+    /// Counters of the peer's session, or the packet is staged in its segments and a session wished for.
+    fn reserve(
+        &self,
+        peer: &Arc<Peer>,
+        segmentation: &Segmentation,
+        packet: &[u8],
+        bound: impl Fn(usize) -> usize,
+        now: Time,
+    ) -> Option<Reserved> {
+        let segments = segmentation.count();
+        let found = peer.reserve(segments as u64, now);
         if found.is_some() {
             return found;
         }
-        match peer.reserve_or_stage(packet, mtu, &self.staging, now) {
+        let waiting = (0..segments).map(|at| {
+            let mut segment = vec![0; segmentation.segment_len(at)];
+            segmentation.write(packet, at, &mut segment);
+            let bound = bound(segment.len());
+            (segment, bound)
+        });
+        match peer.reserve_or_stage(segments as u64, waiting, &self.staging, now) {
             Ok(reserved) => Some(reserved),
             Err(staging) => {
                 if staging.lost > 0 {

@@ -13,7 +13,7 @@ use std::{
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 
 use super::{
-    Session, Time,
+    Pause, Session, Time,
     staged::{Budget, StagedQueue},
 };
 pub use super::{
@@ -81,6 +81,8 @@ pub struct Peer {
     pub label: ArcSwap<String>,
     /// Times and counters.
     pub activity: Activity,
+    /// Whether several datagrams to it may leave in one send (UDP_SEGMENT).
+    pub segmentation: Pause,
     endpoint: ArcSwapOption<Endpoint>,
     current: ArcSwapOption<Session>,
     /// Its lock orders staging against a change of `current`: while it is held, no session becomes current.
@@ -97,17 +99,11 @@ impl fmt::Debug for Peer {
     }
 }
 
-/// A counter of a peer's current session, taken and not yet used.
+/// Counters of a peer's current session, taken and not yet used.
 pub(super) struct Reserved {
-    session: Guard<Option<Arc<Session>>>,
+    pub(super) session: Arc<Session>,
     /// The first of those that were asked for.
     pub(super) counter: u64,
-}
-
-impl Reserved {
-    pub(super) fn session(&self) -> &Session {
-        self.session.as_ref().expect("a counter is only reserved at a session")
-    }
 }
 
 /// A packet waits.
@@ -126,6 +122,7 @@ impl Peer {
             public_key,
             label: ArcSwap::from_pointee(label),
             activity: Activity::default(),
+            segmentation: Pause::default(),
             endpoint: ArcSwapOption::empty(),
             current: ArcSwapOption::empty(),
             staged: Mutex::default(),
@@ -203,28 +200,31 @@ impl Peer {
     pub(super) fn reserve(&self, n: u64, now: Time) -> Option<Reserved> {
         let session = self.current.load();
         let counter = session.as_ref()?.reserve(n, now)?;
-        Some(Reserved { session, counter })
+        // Where the pointer was only borrowed, it is counted now.
+        Guard::into_inner(session).map(|session| Reserved { session, counter })
     }
-    /// For a packet that found no session: a last look under the lock, then it is staged. So it is either
-    /// sealed by the next [`Self::set_current`], or after the packets that the last one sealed.
+    /// For `n` packets that found no session: a last look under the lock, then they are staged, each with what
+    /// bounds its padding. So they are either sealed by the next [`Self::set_current`], or after the packets that
+    /// the last one sealed.
     pub(super) fn reserve_or_stage(
         &self,
-        packet: &[u8],
-        mtu: usize,
+        n: u64,
+        packets: impl Iterator<Item = (Vec<u8>, usize)>,
         budget: &Arc<Budget>,
         now: Time,
     ) -> Result<Reserved, Staging> {
         let mut staged = self.lock_staged();
-        if let Some(reserved) = self.reserve(1, now) {
+        if let Some(reserved) = self.reserve(n, now) {
             return Ok(reserved);
         }
         let alone = staged.len() == 0;
-        Err(Staging { alone, lost: staged.push(packet, mtu, Some(budget)) })
+        let lost = packets.map(|(packet, mtu)| staged.push(packet, mtu, Some(budget))).sum();
+        Err(Staging { alone, lost })
     }
 
     /// Keeps a packet until there is a session; true if the oldest had to go for it.
     pub fn stage(&self, packet: &[u8]) -> bool {
-        self.lock_staged().push(packet, 0, None) > 0
+        self.lock_staged().push(packet.to_vec(), 0, None) > 0
     }
     /// How many packets wait.
     pub fn staged(&self) -> usize {

@@ -70,6 +70,8 @@ pub enum Refusal {
     RoutingLoop,
     /// Outbound: what came from the TUN is not IP.
     OutboundMalformed,
+    /// Outbound: the kernel's word on how to cut or finish a packet contradicts the packet.
+    VnetHeader,
     /// Outbound: the oldest staged packet was dropped for a newer one.
     StagedOverflow,
     /// Outbound: staged packets were thrown away as the handshake was given up.
@@ -84,7 +86,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// All of them, in order.
-    pub const ALL: [Refusal; 31] = [
+    pub const ALL: [Refusal; 32] = [
         Refusal::Malformed,
         Refusal::Mac1,
         Refusal::CookieWanted,
@@ -111,6 +113,7 @@ impl Refusal {
         Refusal::NoEndpoint,
         Refusal::RoutingLoop,
         Refusal::OutboundMalformed,
+        Refusal::VnetHeader,
         Refusal::StagedOverflow,
         Refusal::HandshakeGivenUp,
         Refusal::SendFailed,
@@ -146,6 +149,7 @@ impl Refusal {
             Refusal::NoEndpoint => "no_endpoint",
             Refusal::RoutingLoop => "routing_loop",
             Refusal::OutboundMalformed => "outbound_malformed",
+            Refusal::VnetHeader => "vnet_header",
             Refusal::StagedOverflow => "staged_overflow",
             Refusal::HandshakeGivenUp => "handshake_given_up",
             Refusal::SendFailed => "send_failed",

@@ -51,7 +51,7 @@ impl StagedQueue {
 
     /// Appends a packet; returns how many were lost for it. The oldest go first; the packet itself goes when the
     /// other peers' packets have used up the budget.
-    pub(super) fn push(&mut self, packet: &[u8], mtu: usize, budget: Option<&Arc<Budget>>) -> u64 {
+    pub(super) fn push(&mut self, packet: Vec<u8>, mtu: usize, budget: Option<&Arc<Budget>>) -> u64 {
         let mut lost = 0;
         if self.packets.len() == STAGED_PACKETS {
             self.packets.pop_front();
@@ -68,7 +68,7 @@ impl StagedQueue {
                 return lost;
             }
         };
-        self.packets.push_back(Waiting { packet: packet.to_vec(), mtu, _share: share });
+        self.packets.push_back(Waiting { packet, mtu, _share: share });
         lost
     }
 
@@ -132,9 +132,9 @@ mod tests {
     fn the_oldest_of_129_packets_goes() {
         let mut queue = StagedQueue::default();
         for n in 0..STAGED_PACKETS as u8 {
-            assert_eq!(queue.push(&[n], 0, None), 0);
+            assert_eq!(queue.push(vec![n], 0, None), 0);
         }
-        assert_eq!(queue.push(&[200], 0, None), 1);
+        assert_eq!(queue.push(vec![200], 0, None), 1);
         assert_eq!(queue.len(), STAGED_PACKETS);
         assert_eq!(first_bytes(&queue)[0], 1);
         assert_eq!(first_bytes(&queue).last(), Some(&200));
@@ -144,11 +144,11 @@ mod tests {
     fn one_peers_packets_make_room_for_its_own_and_never_for_anothers() {
         let budget = Budget::new(3 * (100 + OVERHEAD));
         let (mut one, mut other) = (StagedQueue::default(), StagedQueue::default());
-        assert_eq!([1, 2].map(|n| one.push(&[n; 100], 0, Some(&budget))), [0, 0]);
-        assert_eq!([1, 2, 3].map(|n| other.push(&[n; 100], 0, Some(&budget))), [0, 1, 1]);
+        assert_eq!([1, 2].map(|n| one.push(vec![n; 100], 0, Some(&budget))), [0, 0]);
+        assert_eq!([1, 2, 3].map(|n| other.push(vec![n; 100], 0, Some(&budget))), [0, 1, 1]);
         assert_eq!((first_bytes(&one), first_bytes(&other)), (vec![1, 2], vec![3]));
         let mut third = StagedQueue::default();
-        assert_eq!(third.push(&[1; 100], 0, Some(&budget)), 1, "it is lost itself");
+        assert_eq!(third.push(vec![1; 100], 0, Some(&budget)), 1, "it is lost itself");
         assert_eq!(third.len(), 0);
     }
 
@@ -157,7 +157,7 @@ mod tests {
         let budget = Budget::new(10_000);
         let mut queue = StagedQueue::default();
         for _ in 0..5 {
-            queue.push(&[0; 100], 0, Some(&budget));
+            queue.push(vec![0; 100], 0, Some(&budget));
         }
         assert_eq!(left(&budget), 10_000 - 5 * (100 + OVERHEAD));
         queue.packets.pop_front();

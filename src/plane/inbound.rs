@@ -1,126 +1,201 @@
 //! The inbound loop: UDP → forward → TUN.
 
-use std::{io, os::fd::AsFd, sync::Arc};
+use std::{
+    io,
+    os::fd::AsFd,
+    sync::{Arc, MutexGuard},
+};
 
 use super::{
     Fatal, UdpSockets,
+    lane::Input,
     pace::LogGate,
-    shared::{BATCH, Shared, rest},
+    shared::{BATCH, BATCH_BYTES, Failures, ROUNDS, Shared, rest},
     udp::{Family, Received},
 };
 use crate::{
-    forward::{Evidence, Inbound, Refusal, Time},
-    sys::poll::{self, Interest},
+    forward::{Aligned, Arrival, Deliveries, Merge, Time},
+    sys::poll::{self, Interest, Ready},
 };
 
-/// Holds the largest UDP datagram there is (65,507 bytes over IPv4, 65,527 over IPv6).
+/// Holds the largest UDP datagram there is (65,507 bytes over IPv4, 65,527 over IPv6), or the largest batch of them
+/// that the kernel puts together.
 const DATAGRAM: usize = 1 << 16;
-const PAGE: usize = 4096;
+/// Small ones before it.
+const CAPACITY: usize = BATCH_BYTES + 2 * DATAGRAM;
+/// Datagrams begin at multiples of this.
+const LINE: usize = 64;
 
-/// Runs until it is stopped, or the device is gone.
+/// Runs until it is stopped, or the device is gone. Several may run, each in its own thread.
 pub(super) fn run(shared: &Shared) -> Result<(), Fatal> {
-    let mut walk = Walk { shared, buffer: vec![0; DATAGRAM + PAGE], log: LogGate::default() };
-    let mut sockets = shared.sockets.load_full();
+    let mut walk = Walk::new(shared);
     while !shared.stopping() {
-        let waited_for = [
-            sockets.descriptor(Family::V4),
-            sockets.descriptor(Family::V6),
-            Some(shared.wake_inbound.as_fd()),
-        ]
-        .map(|fd| fd.map(|fd| (fd, Interest::Read)));
-        let Ok([v4, v6, wake]) = poll::wait(waited_for, None) else {
-            rest(&shared.wake_inbound);
+        let mut input = shared.inbound.input();
+        if input.any() && input.rounds < ROUNDS {
+            walk.round(input, BATCH)?;
+            continue;
+        }
+        let at_once = input.any();
+        let sockets = walk.current_sockets();
+        let [v4, v6] = waited_for(&sockets);
+        let wake = Some((shared.inbound.wake.as_fd(), Interest::Read));
+        let Ok([v4, v6, wake]) = poll::wait([v4, v6, wake], at_once.then_some(std::time::Duration::ZERO))
+        else {
+            rest(&shared.inbound.wake);
             continue;
         };
-        // A socket error is fetched, and so cleared, by a receive like any datagram.
-        walk.batch(&sockets, v4.readable || v4.failed, v6.readable || v6.failed)?;
         if wake.readable {
-            shared.wake_inbound.clear();
-            // What the old sockets had received was drained just now; this was their last holder here.
-            sockets = other_sockets(shared, sockets);
+            shared.inbound.wake.clear();
+        }
+        is_ready(&mut input, [v4, v6]);
+        if input.any() {
+            walk.round(input, if at_once { BATCH } else { 1 })?;
         }
     }
+    // The next one that waits for input is to see it, too.
+    shared.inbound.wake.signal();
     Ok(())
 }
 
-/// The sockets that are in use now.
-fn other_sockets(shared: &Shared, old: Arc<UdpSockets>) -> Arc<UdpSockets> {
-    drop(old);
-    shared.sockets.load_full()
+/// Both sockets, to wait for.
+pub(super) fn waited_for(sockets: &UdpSockets) -> [Option<(std::os::fd::BorrowedFd<'_>, Interest)>; 2] {
+    [Family::V4, Family::V6].map(|family| sockets.descriptor(family).map(|fd| (fd, Interest::Read)))
 }
 
-/// What the loop keeps from datagram to datagram.
-struct Walk<'a> {
+/// What may be read now. A socket error is fetched, and so cleared, by a receive like any datagram.
+pub(super) fn is_ready(input: &mut Input, sockets: [Ready; 2]) {
+    input.more = sockets.map(|socket| socket.readable || socket.failed);
+    input.rounds = 0;
+}
+
+/// What a worker keeps from batch to batch.
+pub(super) struct Walk<'a> {
     shared: &'a Shared,
-    buffer: Vec<u8>,
+    sockets: Arc<UdpSockets>,
+    buffer: Aligned,
+    arrivals: Vec<Arrival>,
+    deliveries: Deliveries,
+    failures: Failures,
     log: LogGate,
 }
 
-impl Walk<'_> {
-    /// Takes what waits in both sockets, in turns so that neither starves, at most [`BATCH`] from each: one look
-    /// at the clock for all.
-    fn batch(&mut self, sockets: &UdpSockets, v4: bool, v6: bool) -> Result<(), Fatal> {
-        if !v4 && !v6 {
+impl<'a> Walk<'a> {
+    pub(super) fn new(shared: &'a Shared) -> Self {
+        Self {
+            shared,
+            sockets: shared.sockets.load_full(),
+            buffer: Aligned::new(CAPACITY),
+            arrivals: Vec::with_capacity(BATCH),
+            deliveries: Deliveries::new(),
+            failures: Failures::default(),
+            log: LogGate::default(),
+        }
+    }
+
+    /// Up to [`ROUNDS`] batches, until the sockets are drained: for a thread that has other things to do, too.
+    pub(super) fn rounds(&mut self) -> Result<(), Fatal> {
+        let mut limit = 1;
+        for _ in 0..ROUNDS {
+            let input = self.shared.inbound.input();
+            if !input.any() {
+                break;
+            }
+            self.round(input, limit)?;
+            limit = BATCH;
+        }
+        Ok(())
+    }
+
+    /// The sockets that are in use now. What the old ones had received was drained before.
+    pub(super) fn current_sockets(&mut self) -> Arc<UdpSockets> {
+        let current = self.shared.sockets.load();
+        if !Arc::ptr_eq(&current, &self.sockets) {
+            self.sockets = Arc::clone(&current);
+        }
+        Arc::clone(&self.sockets)
+    }
+
+    /// Takes one batch of at most `limit` receives, and delivers what is in it: one look at the clock for all. The
+    /// first after a silence goes alone and at once; what has piled up meanwhile, together.
+    fn round(&mut self, mut input: MutexGuard<'_, Input>, limit: usize) -> Result<(), Fatal> {
+        let now = self.shared.clock.boot();
+        input.rounds += 1;
+        self.fill(&mut input, limit, now);
+        if self.arrivals.is_empty() {
             return Ok(());
         }
-        let now = self.shared.clock.boot();
-        let mut open = [(Family::V4, v4), (Family::V6, v6)];
-        for _ in 0..BATCH {
-            for (family, more) in &mut open {
-                if *more {
-                    *more = self.next(sockets, *family, now)?;
-                }
-            }
-            if !open[0].1 && !open[1].1 {
-                break;
+        let (mut ticket, _input) = self.shared.inbound.taken(input);
+        self.deliveries.begin(self.merge(now));
+        for arrival in &self.arrivals {
+            self.shared.forward.inbound(arrival, &mut self.buffer, &mut self.deliveries, now);
+        }
+        self.arrivals.clear();
+        ticket.wait();
+        self.deliver(now)
+    }
+
+    /// What the device takes now.
+    fn merge(&self, now: Time) -> Merge {
+        if self.shared.merging.is_over(now) { self.shared.tun.merge() } else { Merge::default() }
+    }
+
+    fn deliver(&mut self, now: Time) -> Result<(), Fatal> {
+        for delivery in self.deliveries.finish(&mut self.buffer) {
+            let frame = &self.buffer[delivery.start..delivery.end];
+            if delivery.packets > 1 {
+                self.shared.deliver_merged(frame, &mut self.log, now)?;
+            } else {
+                self.shared.deliver(frame, &mut self.log, now)?;
             }
         }
         Ok(())
     }
 
-    /// One datagram's walk; false when there was none.
-    fn next(&mut self, sockets: &UdpSockets, family: Family, now: Time) -> Result<bool, Fatal> {
-        let space = aligned(&mut self.buffer);
-        match sockets.receive(family, space) {
-            Ok(received) => {
-                self.datagram(received, now)?;
-                Ok(true)
+    /// Receives what waits in both sockets, in turns so that neither starves, until they are drained or the batch is
+    /// large enough.
+    fn fill(&mut self, input: &mut Input, limit: usize, now: Time) {
+        let sockets = self.current_sockets();
+        let mut used = 0;
+        while used < BATCH_BYTES && self.arrivals.len() < limit && input.any() {
+            for (at, family) in [Family::V4, Family::V6].into_iter().enumerate() {
+                // The one before may have taken the last place.
+                if input.more[at] && self.arrivals.len() < limit && used < CAPACITY - DATAGRAM {
+                    input.more[at] = self.next(&sockets, family, &mut used, now);
+                }
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+        }
+    }
+
+    /// One receive; false when there is nothing more.
+    fn next(&mut self, sockets: &UdpSockets, family: Family, used: &mut usize, now: Time) -> bool {
+        match sockets.receive(family, &mut self.buffer[*used..*used + DATAGRAM]) {
+            Ok(Received { len, truncated, from, ecn, stride }) => {
+                self.failures.none();
+                tracing::trace!(from = %from.remote, len, stride, "received");
+                if truncated {
+                    self.shared.forward.oversized(from.remote, now);
+                } else {
+                    let place = *used..*used + len;
+                    *used = place.end.next_multiple_of(LINE);
+                    self.arrivals.push(Arrival { from, ecn, place, stride });
+                }
+                true
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
             // The echo of something that was sent earlier.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::ECONNREFUSED)) => Ok(true),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::ECONNREFUSED)) => true,
             Err(error) => {
                 if let Some(held_back) = self.log.pass(now) {
                     tracing::warn!(%family, %error, held_back, "receiving failed");
                 }
-                rest(&self.shared.wake_inbound);
-                Ok(false)
+                if self.failures.one_more() {
+                    rest(&self.shared.inbound.wake);
+                    return false;
+                }
+                true
             }
         }
     }
-
-    fn datagram(&mut self, received: Received, now: Time) -> Result<(), Fatal> {
-        let Received { len, truncated, from, ecn } = received;
-        let forward = &self.shared.forward;
-        tracing::trace!(from = %from.remote, len, "received");
-        if truncated {
-            let evidence = Evidence { at: now, from: Some(from.remote), ..Evidence::default() };
-            forward.refusals.count(Refusal::Oversized, evidence);
-            return Ok(());
-        }
-        match forward.inbound(&from, ecn, &mut aligned(&mut self.buffer)[..len], now) {
-            Inbound::Deliver(packet) => self.shared.deliver(packet, &mut self.log, now),
-            Inbound::Keepalive | Inbound::Handshake | Inbound::Refused => Ok(()),
-        }
-    }
-}
-
-/// The part of the buffer that begins with a page: kernel copies to and from badly placed memory are many times
-/// slower on some processors.
-fn aligned(buffer: &mut [u8]) -> &mut [u8] {
-    // A Vec of this size moves only when it grows, so that each call finds the same place.
-    let start = buffer.as_ptr().align_offset(PAGE).min(PAGE);
-    &mut buffer[start..start + DATAGRAM]
 }
 
 #[cfg(test)]
@@ -128,10 +203,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_receive_buffer_begins_with_a_page_and_holds_the_largest_datagram() {
-        let mut buffer = vec![0; DATAGRAM + PAGE];
-        let part = aligned(&mut buffer);
-        assert_eq!(part.as_ptr() as usize % PAGE, 0);
-        assert!(part.len() > 65_527);
+    fn whatever_came_before_there_is_room_for_the_largest_datagram() {
+        // The last receive before the batch is large enough may itself be the largest.
+        let most = (BATCH_BYTES - 1 + DATAGRAM).next_multiple_of(LINE);
+        assert!(most.min(CAPACITY - DATAGRAM) + DATAGRAM <= CAPACITY && DATAGRAM > 65_527);
     }
 }

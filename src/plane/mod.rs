@@ -1,18 +1,25 @@
 //! The data loops: plain OS threads with their own file descriptors. Outbound: TUN → forward → UDP.
-//! Inbound: UDP → forward → TUN. An eventfd for each wakes and stops it. Knows no config and no control.
+//! Inbound: UDP → forward → TUN. One thread for each direction, or one for both, or several that take batches in
+//! turn. An eventfd for each direction wakes and stops it. Knows no config and no control.
 
 mod bind;
+mod both;
 pub mod clock;
 mod holder;
 mod inbound;
+mod lane;
+pub mod offload;
+mod order;
 mod outbound;
 mod pace;
 mod shared;
+mod sync;
 pub mod tun;
 pub mod udp;
 pub mod workers;
 
 pub use clock::Clock;
+pub use offload::Offload;
 pub use tun::TunDevice;
 pub use udp::UdpSockets;
-pub use workers::{Fatal, Plane, PlaneSettings};
+pub use workers::{Fatal, Plane, PlaneSettings, Workers};

@@ -1,77 +1,146 @@
 //! The outbound loop: TUN → forward → UDP.
 
-use std::{io, os::fd::AsFd};
+use std::{io, os::fd::AsFd, sync::MutexGuard};
 
 use super::{
-    Fatal, PlaneSettings, UdpSockets,
+    Fatal, PlaneSettings,
+    lane::Input,
     pace::{Bucket, LogGate},
-    shared::{BATCH, Outgoing, Shared, is_gone, rest},
-    udp::Sent,
+    shared::{BATCH, BATCH_BYTES, Failures, ROUNDS, Shared, is_gone, rest},
 };
 use crate::{
-    forward::{Evidence, Outbound, PacketBuffer, Time},
-    sys::poll::{self, Interest},
-    wire::icmp::{self, Unreachable},
+    forward::{Carriers, Departure, Intake, Outbound, Time},
+    sys::poll::{self, Interest, Ready},
+    wire::{
+        icmp::{self, Unreachable},
+        vnet::VNET_HEADER_LEN,
+    },
 };
 
-/// Runs until it is stopped, or the device is gone.
+/// Runs until it is stopped, or the device is gone. Several may run, each in its own thread.
 pub(super) fn run(shared: &Shared) -> Result<(), Fatal> {
-    let mut walk = Walk {
-        shared,
-        buffer: PacketBuffer::new(),
-        errors: Bucket::new(shared.clock.boot()),
-        log: LogGate::default(),
-    };
+    let mut walk = Walk::new(shared);
     while !shared.stopping() {
+        let mut input = shared.outbound.input();
+        if input.any() {
+            walk.round(input, BATCH)?;
+            continue;
+        }
         let waited_for =
-            [shared.tun.as_fd(), shared.wake_outbound.as_fd()].map(|fd| Some((fd, Interest::Read)));
+            [shared.tun.as_fd(), shared.outbound.wake.as_fd()].map(|fd| Some((fd, Interest::Read)));
         let Ok([tun, wake]) = poll::wait(waited_for, None) else {
-            rest(&shared.wake_outbound);
+            rest(&shared.outbound.wake);
             continue;
         };
         if wake.readable {
-            shared.wake_outbound.clear();
+            shared.outbound.wake.clear();
         }
-        // A device that was deleted is POLLERR for ever; one that is down is only silent.
-        if tun.failed {
-            return Err(shared.tun_gone(&"deleted, or its namespace was (POLLERR)"));
-        }
-        if tun.readable {
-            walk.batch()?;
+        if is_ready(shared, tun)? {
+            input.more[0] = true;
+            walk.round(input, 1)?;
         }
     }
+    // The next one that waits for input is to see it, too.
+    shared.outbound.wake.signal();
     Ok(())
 }
 
-/// What the loop keeps from packet to packet.
-struct Walk<'a> {
+/// Is there something to read? A device that was deleted is POLLERR for ever; one that is down is only silent.
+pub(super) fn is_ready(shared: &Shared, tun: Ready) -> Result<bool, Fatal> {
+    if tun.failed {
+        return Err(shared.tun_gone(&"deleted, or its namespace was (POLLERR)"));
+    }
+    Ok(tun.readable)
+}
+
+/// What a worker keeps from batch to batch.
+pub(super) struct Walk<'a> {
     shared: &'a Shared,
-    buffer: PacketBuffer,
+    intake: Intake,
+    departures: Vec<Departure>,
+    carriers: Carriers,
+    failures: Failures,
     errors: Bucket,
     log: LogGate,
 }
 
-impl Walk<'_> {
-    /// Takes what waits in the device, at most [`BATCH`] packets: one look at the clock, at the sockets and at
-    /// the settings for all of them.
-    fn batch(&mut self) -> Result<(), Fatal> {
+impl<'a> Walk<'a> {
+    pub(super) fn new(shared: &'a Shared) -> Self {
+        Self {
+            shared,
+            intake: Intake::new(),
+            departures: Vec::with_capacity(BATCH),
+            carriers: Carriers::new(),
+            failures: Failures::default(),
+            errors: Bucket::new(shared.clock.boot()),
+            log: LogGate::default(),
+        }
+    }
+
+    /// Up to [`ROUNDS`] batches, until the device is drained: for a thread that has other things to do, too.
+    pub(super) fn rounds(&mut self) -> Result<(), Fatal> {
+        let mut limit = 1;
+        for _ in 0..ROUNDS {
+            self.round(self.shared.outbound.input(), limit)?;
+            if !self.shared.outbound.input().any() {
+                break;
+            }
+            limit = BATCH;
+        }
+        Ok(())
+    }
+
+    /// Takes one batch of at most `limit` packets, and sends what becomes of it: one look at the clock and at the
+    /// settings for all. The first packet after a silence goes alone and at once; what has piled up meanwhile, together.
+    fn round(&mut self, mut input: MutexGuard<'_, Input>, limit: usize) -> Result<(), Fatal> {
         let now = self.shared.clock.boot();
-        let (sockets, settings) = (self.shared.sockets.load(), self.shared.settings.load());
-        for _ in 0..BATCH {
-            match self.shared.tun.read(self.buffer.space()) {
-                Ok(len) => self.packet(len, &sockets, &settings, now)?,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+        self.fill(&mut input, limit, now)?;
+        if self.departures.is_empty() {
+            return Ok(());
+        }
+        let (mut ticket, _input) = self.shared.outbound.taken(input);
+        for at in 0..self.departures.len() {
+            while !self.shared.forward.seal(&mut self.departures[at], &self.intake, &mut self.carriers) {
+                ticket.wait();
+                self.ship(now);
+            }
+        }
+        ticket.wait();
+        self.ship(now);
+        self.departures.clear();
+        Ok(())
+    }
+
+    /// Reads what waits in the device, until it is drained or the batch is large enough.
+    fn fill(&mut self, input: &mut Input, limit: usize, now: Time) -> Result<(), Fatal> {
+        self.intake.clear();
+        let settings = self.shared.settings.load();
+        let mut bytes = 0;
+        while self.departures.len() < limit && bytes < BATCH_BYTES {
+            let Some(space) = self.intake.space() else { break };
+            match self.shared.tun.read(space) {
+                Ok(len) => {
+                    self.failures.none();
+                    bytes += len;
+                    self.packet(len, &settings, now)?;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    input.more[0] = false;
+                    break;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if is_gone(&error) => return Err(self.shared.tun_gone(&error)),
                 Err(error) => {
                     if let Some(held_back) = self.log.pass(now) {
                         tracing::warn!(device = self.shared.tun.name(), %error, held_back, "reading the TUN");
                     }
-                    rest(&self.shared.wake_outbound);
-                    break;
+                    if self.failures.one_more() {
+                        input.more[0] = false;
+                        rest(&self.shared.outbound.wake);
+                        break;
+                    }
                 }
             }
-            // A send may wait for room: a stop need not wait for a whole batch of those.
             if self.shared.stopping() {
                 break;
             }
@@ -79,34 +148,12 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// One packet's walk.
-    fn packet(
-        &mut self,
-        len: usize,
-        sockets: &UdpSockets,
-        settings: &PlaneSettings,
-        now: Time,
-    ) -> Result<(), Fatal> {
-        match self.shared.forward.outbound(&mut self.buffer, len, settings.padding_bound(len), now) {
-            Outbound::Send { peer, to, datagram, ecn } => {
-                let outgoing = Outgoing { to: &to, ecn, datagram };
-                match self.shared.send(sockets, &outgoing, || Evidence::about(&peer), now) {
-                    Ok(Sent::AsAsked) => {
-                        tracing::trace!(peer = %peer.label.load(), to = %to.remote, len = datagram.len(), "sent");
-                    }
-                    Ok(Sent::LocalGone) => {
-                        tracing::debug!(peer = %peer.label.load(), local = ?to.local, "source address gone");
-                        peer.forget_local();
-                    }
-                    Err(error) => {
-                        if let Some(held_back) = self.log.pass(now) {
-                            tracing::warn!(
-                                peer = %peer.label.load(), to = %to.remote, %error, len = datagram.len(),
-                                held_back, "a datagram could not be sent"
-                            );
-                        }
-                    }
-                }
+    /// One packet, or super-packet, finds its peer.
+    fn packet(&mut self, len: usize, settings: &PlaneSettings, now: Time) -> Result<(), Fatal> {
+        let bound = |len| settings.padding_bound(len);
+        match self.shared.forward.outbound(&mut self.intake, len, bound, now) {
+            Outbound::Depart(departure) => {
+                self.departures.push(departure);
                 Ok(())
             }
             Outbound::Unreachable(why) => self.answer(len, why, now),
@@ -114,11 +161,27 @@ impl Walk<'_> {
         }
     }
 
-    /// Tells the sender of the packet in the buffer that it goes nowhere; not more often than the bucket allows.
+    /// Sends what is sealed.
+    fn ship(&mut self, now: Time) {
+        if self.carriers.is_empty() {
+            return;
+        }
+        let sockets = self.shared.sockets.load();
+        for cargo in self.carriers.cargo() {
+            self.shared.ship(&sockets, &cargo, &mut self.log, now);
+        }
+        self.carriers.clear();
+    }
+
+    /// Tells the sender of the packet that was read last that it goes nowhere; not more often than the bucket allows.
     fn answer(&mut self, len: usize, why: Unreachable, now: Time) -> Result<(), Fatal> {
-        let packet = &self.buffer.space()[..len];
+        let Some(packet) = self.intake.frame(len).get(VNET_HEADER_LEN..) else { return Ok(()) };
         // Asked second, so that what gets no answer anyway takes no token.
         let Some(error) = icmp::unreachable(packet, why) else { return Ok(()) };
-        if self.errors.take(now) { self.shared.deliver(&error, &mut self.log, now) } else { Ok(()) }
+        if !self.errors.take(now) {
+            return Ok(());
+        }
+        let frame = [&[0; VNET_HEADER_LEN], &error[..]].concat();
+        self.shared.deliver(&frame, &mut self.log, now)
     }
 }

@@ -13,18 +13,34 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
-use super::{Clock, Fatal, PlaneSettings, TunDevice, UdpSockets, pace::LogGate, udp::Sent};
+use super::{
+    Clock, Fatal, PlaneSettings, TunDevice, UdpSockets,
+    lane::Lane,
+    offload,
+    pace::LogGate,
+    udp::{Payload, Sent},
+};
 use crate::{
-    forward::{Endpoint, Evidence, Forward, Refusal, Time},
+    forward::{Cargo, Endpoint, Evidence, Forward, Pause, Refusal, Time, segment::Segmentation},
     sys::{
         event::EventFd,
         poll::{self, Interest},
     },
-    wire::ecn::Ecn,
+    wire::{
+        ecn::Ecn,
+        ip,
+        vnet::{VNET_HEADER_LEN, VnetHeader},
+    },
 };
 
-/// Packets that a loop takes from one descriptor before it looks at the others and at the clock again.
+/// Packets that are taken together at most: one look at the clock for all of them.
 pub(super) const BATCH: usize = 64;
+/// Bytes after which a batch is not made larger: what then comes is better handed over soon.
+pub(super) const BATCH_BYTES: usize = 1 << 15;
+/// Batches that a loop takes before it looks at all its descriptors again.
+pub(super) const ROUNDS: usize = 64;
+/// How many failures in a row are tried again at once, before a loop rests.
+const FAILURES: u32 = 8;
 /// How long a send waits for room in the socket's buffer before the packet is dropped.
 const PATIENCE: Duration = Duration::from_millis(10);
 /// How long a loop rests when its input fails without saying that it is gone: a fault must not spin.
@@ -37,19 +53,15 @@ pub(super) struct Shared {
     pub(super) sockets: ArcSwap<UdpSockets>,
     pub(super) settings: ArcSwap<PlaneSettings>,
     pub(super) clock: Clock,
-    /// Wakes the outbound loop: stop.
-    pub(super) wake_outbound: EventFd,
-    /// Wakes the inbound loop: stop, or other sockets.
-    pub(super) wake_inbound: EventFd,
+    /// From the TUN to UDP.
+    pub(super) outbound: Lane,
+    /// From UDP to the TUN.
+    pub(super) inbound: Lane,
+    /// Whether super-packets may be written to the TUN.
+    pub(super) merging: Pause,
+    spoils_equal_tails: bool,
     stopping: AtomicBool,
     failed: watch::Sender<Option<Fatal>>,
-}
-
-/// One datagram, and where to.
-pub(super) struct Outgoing<'a> {
-    pub(super) to: &'a Endpoint,
-    pub(super) ecn: Ecn,
-    pub(super) datagram: &'a [u8],
 }
 
 impl Shared {
@@ -58,6 +70,7 @@ impl Shared {
         tun: TunDevice,
         sockets: UdpSockets,
         settings: PlaneSettings,
+        workers: usize,
     ) -> io::Result<Self> {
         Ok(Self {
             forward,
@@ -65,8 +78,10 @@ impl Shared {
             sockets: ArcSwap::from_pointee(sockets),
             settings: ArcSwap::from_pointee(settings),
             clock: Clock,
-            wake_outbound: EventFd::new()?,
-            wake_inbound: EventFd::new()?,
+            outbound: Lane::new(workers)?,
+            inbound: Lane::new(workers)?,
+            merging: Pause::default(),
+            spoils_equal_tails: offload::spoils_equal_tails(),
             stopping: AtomicBool::new(false),
             failed: watch::Sender::new(None),
         })
@@ -75,8 +90,8 @@ impl Shared {
     /// Ends both loops.
     pub(super) fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
-        self.wake_outbound.signal();
-        self.wake_inbound.signal();
+        self.outbound.wake.signal();
+        self.inbound.wake.signal();
     }
 
     /// Are the loops to end?
@@ -101,16 +116,16 @@ impl Shared {
         why.clone().expect("that is what was waited for")
     }
 
-    /// Sends; counts a failure, with what is known of the peer.
+    /// Sends one datagram of the upper half; counts a failure, with what is known of the peer.
     pub(super) fn send(
         &self,
-        sockets: &UdpSockets,
-        outgoing: &Outgoing<'_>,
+        to: &Endpoint,
+        ecn: Ecn,
+        datagram: &[u8],
         about: impl FnOnce() -> Evidence,
         now: Time,
     ) -> io::Result<Sent> {
-        let Outgoing { to, ecn, datagram } = *outgoing;
-        let sent = sockets.send_patiently(to, ecn, datagram, PATIENCE);
+        let sent = self.sockets.load().send_patiently(to, ecn, Payload::one(datagram), PATIENCE);
         if sent.is_err() {
             let evidence = Evidence { at: now, from: Some(to.remote), ..about() };
             self.forward.refusals.count(Refusal::SendFailed, evidence);
@@ -118,15 +133,157 @@ impl Shared {
         sent
     }
 
-    /// Writes one packet to the TUN. A refused one is counted; an error means that the device is gone.
-    pub(super) fn deliver(&self, packet: &[u8], log: &mut LogGate, now: Time) -> Result<(), Fatal> {
-        let Err(error) = self.tun.write(packet) else { return Ok(()) };
-        if is_gone(&error) {
-            return Err(self.tun_gone(&error));
+    /// Sends all datagrams of a cargo, by one call where that works. What fails is counted.
+    pub(super) fn ship(&self, sockets: &UdpSockets, cargo: &Cargo<'_>, log: &mut LogGate, now: Time) {
+        let together = sockets.segments() && cargo.peer.segmentation.is_over(now);
+        let refused = match together.then(|| self.ship_together(sockets, cargo, log, now)) {
+            Some(Ok(())) => return,
+            Some(Err(error)) => Some(error),
+            None => None,
+        };
+        let mut sent = 0;
+        for datagram in cargo.datagrams() {
+            sent += usize::from(self.ship_one(sockets, cargo, Payload::one(datagram), log, now).is_ok());
+        }
+        // Where nothing at all gets through, cutting is not what is wrong.
+        if let Some(error) = refused.filter(|_| sent > 0)
+            && cargo.peer.segmentation.begin(now)
+        {
+            tracing::warn!(
+                peer = %cargo.peer.label.load(), to = %cargo.to.remote, %error,
+                "the kernel would not cut datagrams for this peer (UDP_SEGMENT): they are sent one by one, and it is \
+                 asked again every 10 s"
+            );
+        }
+    }
+
+    /// An error that may be one of segmentation, and with which nothing was sent.
+    fn ship_together(
+        &self,
+        sockets: &UdpSockets,
+        cargo: &Cargo<'_>,
+        log: &mut LogGate,
+        now: Time,
+    ) -> io::Result<()> {
+        let Cargo { bytes, stride, .. } = *cargo;
+        if bytes.len() <= stride {
+            let _counted = self.ship_one(sockets, cargo, Payload::one(bytes), log, now);
+            return Ok(());
+        }
+        // See `offload::spoils_equal_tails`.
+        let equal = bytes.len().is_multiple_of(stride);
+        let apart = if self.spoils_equal_tails && equal { stride } else { 0 };
+        let (bytes, tail) = bytes.split_at(bytes.len() - apart);
+        let sent = sockets.send_patiently(cargo.to, cargo.ecn, Payload { bytes, stride }, PATIENCE);
+        if sent.as_ref().is_err_and(may_be_segmentation) {
+            return sent.map(drop);
+        }
+        if sent.is_ok() && cargo.peer.segmentation.end() {
+            tracing::info!(peer = %cargo.peer.label.load(), "the kernel cuts datagrams for this peer again");
+        }
+        self.shipped(cargo, Payload { bytes, stride }, &sent, log, now);
+        if !tail.is_empty() {
+            let _counted = self.ship_one(sockets, cargo, Payload::one(tail), log, now);
+        }
+        Ok(())
+    }
+
+    fn ship_one(
+        &self,
+        sockets: &UdpSockets,
+        cargo: &Cargo<'_>,
+        payload: Payload<'_>,
+        log: &mut LogGate,
+        now: Time,
+    ) -> io::Result<Sent> {
+        let sent = sockets.send_patiently(cargo.to, cargo.ecn, payload, PATIENCE);
+        self.shipped(cargo, payload, &sent, log, now);
+        sent
+    }
+
+    /// What follows from how it went.
+    fn shipped(
+        &self,
+        cargo: &Cargo<'_>,
+        payload: Payload<'_>,
+        sent: &io::Result<Sent>,
+        log: &mut LogGate,
+        now: Time,
+    ) {
+        let Cargo { peer, to, .. } = cargo;
+        let (bytes, datagrams) = (payload.bytes.len(), payload.bytes.len().div_ceil(payload.stride));
+        match sent {
+            Ok(Sent::AsAsked) => {
+                tracing::trace!(peer = %peer.label.load(), to = %to.remote, bytes, datagrams, "sent");
+            }
+            Ok(Sent::LocalGone) => {
+                tracing::debug!(peer = %peer.label.load(), local = ?to.local, "source address gone");
+                peer.forget_local();
+            }
+            Err(error) => {
+                let evidence = Evidence { at: now, from: Some(to.remote), ..Evidence::about(peer) };
+                self.forward.refusals.count(Refusal::SendFailed, evidence);
+                self.forward.refusals.add(Refusal::SendFailed, datagrams as u64 - 1);
+                if let Some(held_back) = log.pass(now) {
+                    tracing::warn!(
+                        peer = %peer.label.load(), to = %to.remote, %error, bytes, datagrams, held_back,
+                        "datagrams could not be sent"
+                    );
+                }
+            }
+        }
+    }
+
+    /// Writes one packet, behind its vnet header, to the TUN. A refused one is counted; an error means that the
+    /// device is gone.
+    pub(super) fn deliver(&self, frame: &[u8], log: &mut LogGate, now: Time) -> Result<(), Fatal> {
+        let Err(error) = self.tun.write(frame) else { return Ok(()) };
+        self.not_delivered(frame, &error, log, now)
+    }
+
+    /// The device would not take it.
+    fn not_delivered(
+        &self,
+        frame: &[u8],
+        error: &io::Error,
+        log: &mut LogGate,
+        now: Time,
+    ) -> Result<(), Fatal> {
+        if is_gone(error) {
+            return Err(self.tun_gone(error));
         }
         self.forward.refusals.count(Refusal::TunWriteFailed, Evidence { at: now, ..Evidence::default() });
         if let Some(held_back) = log.pass(now) {
-            tracing::warn!(device = self.tun.name(), %error, len = packet.len(), held_back, "the TUN took no packet");
+            tracing::warn!(device = self.tun.name(), %error, len = frame.len(), held_back, "the TUN took no packet");
+        }
+        Ok(())
+    }
+
+    /// Writes a super-packet to the TUN. One that is refused is written packet by packet, and no more are made for
+    /// a while.
+    pub(super) fn deliver_merged(&self, frame: &[u8], log: &mut LogGate, now: Time) -> Result<(), Fatal> {
+        let Err(error) = self.tun.write(frame) else {
+            if self.merging.end() {
+                tracing::info!(device = self.tun.name(), "the TUN takes super-packets again");
+            }
+            return Ok(());
+        };
+        let Some(packets) = (!is_gone(&error)).then(|| cut(frame)).flatten() else {
+            return self.not_delivered(frame, &error, log, now);
+        };
+        let mut taken = 0;
+        for packet in packets {
+            match self.tun.write(&packet) {
+                Ok(()) => taken += 1,
+                Err(error) => self.not_delivered(&packet, &error, log, now)?,
+            }
+        }
+        // Where it takes nothing at all, merging is not what is wrong.
+        if taken > 0 && self.merging.begin(now) {
+            tracing::warn!(
+                device = self.tun.name(), %error,
+                "the TUN took no super-packet: packets are written one by one, and it is asked again every 10 s"
+            );
         }
         Ok(())
     }
@@ -134,6 +291,42 @@ impl Shared {
     /// The end of the device, with what the kernel said.
     pub(super) fn tun_gone(&self, found: &dyn std::fmt::Display) -> Fatal {
         Fatal::TunGone(format!("{}: {found}", self.tun.name()))
+    }
+}
+
+/// Errors of a send that was to be cut, which a plain one may not have (udp(7), and what drivers add).
+fn may_be_segmentation(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EIO | libc::EINVAL | libc::EMSGSIZE | libc::ENOBUFS | libc::EOPNOTSUPP)
+    )
+}
+
+/// The packets that a super-packet was made of, each behind a vnet header of its own.
+fn cut(frame: &[u8]) -> Option<impl Iterator<Item = Vec<u8>>> {
+    let (vnet, packet) = frame.split_first_chunk::<VNET_HEADER_LEN>()?;
+    let vnet = VnetHeader::parse(vnet).ok()?;
+    let segmentation = Segmentation::new(&vnet, packet, &ip::parse(packet).ok()?).ok()?;
+    Some((0..segmentation.count()).map(move |at| {
+        let mut frame = vec![0; VNET_HEADER_LEN + segmentation.segment_len(at)];
+        segmentation.write(packet, at, &mut frame[VNET_HEADER_LEN..]);
+        frame
+    }))
+}
+
+/// Counts failures in a row: a few are tried again at once, then the loop rests.
+#[derive(Debug, Default)]
+pub(super) struct Failures(u32);
+
+impl Failures {
+    /// It worked.
+    pub(super) fn none(&mut self) {
+        self.0 = 0;
+    }
+    /// It failed; true when it is time to rest.
+    pub(super) fn one_more(&mut self) -> bool {
+        self.0 += 1;
+        self.0 > FAILURES
     }
 }
 

@@ -7,41 +7,99 @@ use std::{
 
 use tun::AbstractDevice;
 
-use super::holder::{self, Holder};
-use crate::sys;
+use super::{
+    holder::{self, Holder},
+    offload::Offload,
+};
+use crate::{
+    forward::Merge,
+    sys::{
+        self,
+        tun::offload::{CSUM, TSO_ECN, TSO4, TSO6, USO4, USO6},
+    },
+};
 
-/// Packets that may wait for us in the device; what comes on top is lost. The kernel's WireGuard has 1000. With
-/// super-packets of 64 KB that would be 64 MB of bufferbloat; of single packets it is 1.4 MB, and 200 of them
-/// lose what one burst of a TCP connection sends.
+/// Packets that may wait for us in the device; what comes on top is lost. The kernel's WireGuard has 1000: of single
+/// packets that is 1.4 MB, and 200 of them lose what one burst of a TCP connection sends.
 const QUEUE_LENGTH: u16 = 1000;
+/// Of super-packets of 64 KB, 1000 would be 64 MB of bufferbloat.
+const QUEUE_LENGTH_OFFLOADED: u16 = 256;
 
-/// An open TUN device; it vanishes when this is dropped.
+/// What is asked for, the most first; what a kernel does not know is left out.
+const WISHES: [u32; 3] = [
+    CSUM | TSO4 | TSO6 | TSO_ECN | USO4 | USO6,
+    // Before Linux 6.2.
+    CSUM | TSO4 | TSO6 | TSO_ECN,
+    CSUM | TSO4 | TSO6,
+];
+
+/// An open TUN device; it vanishes when this is dropped. Each packet stands behind its vnet header.
 pub struct TunDevice {
     device: tun::Device,
     name: String,
+    asked: Offload,
+    /// What it may hand out.
+    offloads: u32,
 }
 
 impl TunDevice {
     /// Makes the device `name`, down and without addresses (the host room does the rest). An error names what
     /// is missing: the capability, `/dev/net/tun`, or who holds the name.
-    pub fn create(name: &str, mtu: u16) -> io::Result<Self> {
+    pub fn create(name: &str, mtu: u16, offload: Offload) -> io::Result<Self> {
         // The crate cannot pass IFF_TUN_EXCL, without which the kernel would attach us to a persistent device
         // of that name, with whatever addresses and routes it has, and leave it behind when we end.
         if sys::tun::device_exists(name) {
             return Err(taken(name));
         }
         let mut wanted = tun::Configuration::default();
-        wanted.tun_name(name).mtu(mtu);
+        wanted.tun_name(name).mtu(mtu).platform_config(|platform| {
+            platform.vnet_hdr(true);
+        });
         let device = tun::create(&wanted).map_err(|error| explained(name, mtu, error))?;
         let name = device.tun_name().map_err(|error| explained(name, mtu, error))?;
-        let made = Self { device, name };
+        let mut made = Self { device, name, asked: offload, offloads: 0 };
         sys::tun::set_nonblocking(made.as_fd())?;
+        if offload == Offload::Auto {
+            made.offloads = made.negotiate();
+        }
+        let queue_length = if made.offloads == 0 { QUEUE_LENGTH } else { QUEUE_LENGTH_OFFLOADED };
         // The kernel lets only the machine's own root set it, not that of a user namespace: then the device keeps
         // its 500, and a large burst may lose packets, but there is a tunnel.
-        if let Err(error) = sys::tun::set_queue_length(&made.name, QUEUE_LENGTH) {
+        if let Err(error) = sys::tun::set_queue_length(&made.name, queue_length) {
             tracing::info!(device = made.name, %error, "the device keeps the kernel's queue length");
         }
         Ok(made)
+    }
+
+    /// The most that this kernel grants.
+    fn negotiate(&self) -> u32 {
+        for wish in WISHES {
+            match sys::tun::set_offload(self.as_fd(), wish) {
+                Ok(()) if wish == WISHES[0] => return wish,
+                Ok(()) => {
+                    let left_out = offload_names(WISHES[0] & !wish);
+                    tracing::info!(
+                        device = self.name,
+                        left_out,
+                        "this kernel's TUN does not know all offloads"
+                    );
+                    return wish;
+                }
+                Err(error) => tracing::debug!(device = self.name, wish, %error, "TUNSETOFFLOAD"),
+            }
+        }
+        tracing::info!(device = self.name, "this kernel's TUN has no offloads: one packet a system call");
+        0
+    }
+
+    /// What it was made with.
+    pub fn offload(&self) -> Offload {
+        self.asked
+    }
+
+    /// What it takes in one write. The kernel takes what it also hands out.
+    pub fn merge(&self) -> Merge {
+        Merge { tcp: self.offloads & TSO4 != 0, udp: self.offloads & USO4 != 0 }
     }
 
     /// Its name.
@@ -49,17 +107,18 @@ impl TunDevice {
         &self.name
     }
 
-    /// Reads one packet; `WouldBlock` when there is none, EBADFD when the device is gone. With offloads this is
-    /// where a super-packet behind its virtio header arrives: `buffer` already has room for 65,535 bytes.
+    /// Reads a vnet header and one packet, or super-packet; `WouldBlock` when there is none, EBADFD when the device
+    /// is gone.
     pub fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         sys::tun::read(self.as_fd(), buffer)
     }
 
-    /// Writes one packet. EIO: the device is down; EBADFD: it is gone; EINVAL: the kernel does not like it.
-    pub fn write(&self, packet: &[u8]) -> io::Result<()> {
-        let written = sys::tun::write(self.as_fd(), packet)?;
+    /// Writes a vnet header and one packet. EIO: the device is down; EBADFD: it is gone; EINVAL: the kernel does not
+    /// like it.
+    pub fn write(&self, frame: &[u8]) -> io::Result<()> {
+        let written = sys::tun::write(self.as_fd(), frame)?;
         // A TUN takes a packet whole or not at all.
-        if written == packet.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+        if written == frame.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
     }
 }
 
@@ -67,6 +126,15 @@ impl AsFd for TunDevice {
     fn as_fd(&self) -> BorrowedFd<'_> {
         sys::tun::descriptor_of(&self.device)
     }
+}
+
+/// For people.
+fn offload_names(offloads: u32) -> String {
+    let names =
+        [(CSUM, "checksum"), (TSO4, "TSO4"), (TSO6, "TSO6"), (TSO_ECN, "TSO with ECN"), (USO4, "USO4")];
+    let names = names.into_iter().chain([(USO6, "USO6")]);
+    let names: Vec<&str> = names.filter(|(bit, _)| offloads & bit != 0).map(|(_, name)| name).collect();
+    names.join(", ")
 }
 
 /// The name is there already.

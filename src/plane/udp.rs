@@ -14,7 +14,7 @@ use crate::{
     forward::{Endpoint, Local},
     sys::{
         poll::{self, Interest},
-        socket::{self, Own},
+        socket::{self, Beside, Own},
     },
     wire::ecn::Ecn,
 };
@@ -25,6 +25,8 @@ pub struct UdpSockets {
     v4: Socket,
     v6: Option<Socket>,
     port: u16,
+    /// Several datagrams may leave by one call (UDP_SEGMENT).
+    segments: bool,
 }
 
 /// Which of the two.
@@ -45,7 +47,7 @@ impl fmt::Display for Family {
     }
 }
 
-/// One datagram as it came.
+/// What one receive call gave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Received {
     /// Bytes in the buffer.
@@ -56,6 +58,28 @@ pub struct Received {
     pub from: Endpoint,
     /// Outer ECN.
     pub ecn: Ecn,
+    /// Bytes of each datagram but the last, where several came together; else of the one.
+    pub stride: usize,
+}
+
+/// What is to be sent in one call: one datagram, or several behind each other.
+#[derive(Clone, Copy, Debug)]
+pub struct Payload<'a> {
+    /// All bytes.
+    pub bytes: &'a [u8],
+    /// Bytes of each datagram but the last.
+    pub stride: usize,
+}
+
+impl<'a> Payload<'a> {
+    /// One datagram.
+    pub fn one(bytes: &'a [u8]) -> Self {
+        Self { bytes, stride: bytes.len() }
+    }
+    /// For the kernel; only said where there is something to cut.
+    fn segment(&self) -> Option<u16> {
+        if self.bytes.len() > self.stride { u16::try_from(self.stride).ok() } else { None }
+    }
 }
 
 /// How a datagram left.
@@ -72,7 +96,25 @@ impl UdpSockets {
     /// A taken port is an error that says who holds it (`/proc/net/udp` and the owner's process, if it can be seen).
     pub fn bind(port: u16, fwmark: u32) -> io::Result<Self> {
         let (v4, v6, port) = bind::both(port, fwmark)?;
-        Ok(Self { v4, v6, port })
+        Ok(Self { v4, v6, port, segments: false })
+    }
+
+    /// Lets several datagrams leave and come by one call, where the kernel can do that.
+    pub fn enable_offload(&mut self) {
+        let sockets = [Some(&self.v4), self.v6.as_ref()];
+        let received = sockets.into_iter().flatten().map(|socket| socket::enable_gro(socket.as_fd()));
+        if let Some(error) = received.filter_map(Result::err).next_back() {
+            tracing::info!(%error, "this kernel receives datagrams one by one (no UDP_GRO)");
+        }
+        self.segments = sockets.into_iter().flatten().all(|socket| socket::can_segment(socket.as_fd()));
+        if !self.segments {
+            tracing::info!("this kernel sends datagrams one by one (no UDP_SEGMENT)");
+        }
+    }
+
+    /// May several datagrams leave by one call?
+    pub fn segments(&self) -> bool {
+        self.segments
     }
 
     /// The port.
@@ -99,7 +141,7 @@ impl UdpSockets {
         }
     }
 
-    /// The next datagram of one family; `WouldBlock` when there is none. A datagram larger than `buffer` is cut
+    /// The next datagram of one family, or several with the same addresses; `WouldBlock` when there is none. A datagram larger than `buffer` is cut
     /// and says so.
     pub fn receive(&self, family: Family, buffer: &mut [u8]) -> io::Result<Received> {
         let descriptor = self.descriptor(family).ok_or(io::ErrorKind::WouldBlock)?;
@@ -109,18 +151,19 @@ impl UdpSockets {
             truncated: datagram.truncated,
             from: Endpoint { remote: datagram.remote, local: datagram.own.map(local) },
             ecn: Ecn::from_tos(datagram.tos),
+            stride: datagram.segment.unwrap_or(datagram.len),
         })
     }
 
-    /// Sends one datagram from `to.local` if it is known. If that address is gone (EINVAL, ENETUNREACH,
+    /// Sends from `to.local` if it is known. If that address is gone (EINVAL, ENETUNREACH,
     /// EADDRNOTAVAIL, …) sends it again without, and says so in the result. `WouldBlock`: the buffer is full.
-    pub fn send(&self, to: &Endpoint, ecn: Ecn, datagram: &[u8]) -> io::Result<Sent> {
+    pub fn send(&self, to: &Endpoint, ecn: Ecn, payload: Payload<'_>) -> io::Result<Sent> {
         let own = to.local.map(|local| Own { address: local.address, interface: local.interface });
-        match self.send_once(&to.remote, own, ecn, datagram) {
+        match self.send_once(&to.remote, own, ecn, payload) {
             Ok(()) => Ok(Sent::AsAsked),
             Err(error) if own.is_some() && may_be_the_source(&error) => {
                 // If it fails without the source, too, then the source was not what is wrong: it is kept.
-                self.send_once(&to.remote, None, ecn, datagram)?;
+                self.send_once(&to.remote, None, ecn, payload)?;
                 Ok(Sent::LocalGone)
             }
             Err(error) => Err(error),
@@ -132,13 +175,13 @@ impl UdpSockets {
         &self,
         to: &Endpoint,
         ecn: Ecn,
-        datagram: &[u8],
+        payload: Payload<'_>,
         patience: Duration,
     ) -> io::Result<Sent> {
-        match self.send(to, ecn, datagram) {
+        match self.send(to, ecn, payload) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 poll::wait([Some((self.descriptor_for(&to.remote)?, Interest::Write))], Some(patience))?;
-                self.send(to, ecn, datagram)
+                self.send(to, ecn, payload)
             }
             done => done,
         }
@@ -146,11 +189,12 @@ impl UdpSockets {
 
     /// A signal, or an error that an earlier datagram left on the socket (ICMP port unreachable), is no fault of
     /// this one: it is sent again, once.
-    fn send_once(&self, to: &SocketAddr, own: Option<Own>, ecn: Ecn, datagram: &[u8]) -> io::Result<()> {
+    fn send_once(&self, to: &SocketAddr, own: Option<Own>, ecn: Ecn, payload: Payload<'_>) -> io::Result<()> {
         let descriptor = self.descriptor_for(to)?;
-        match socket::send(descriptor, to, own, ecn as u8, datagram) {
+        let beside = Beside { own, tos: ecn as u8, segment: payload.segment() };
+        match socket::send(descriptor, to, beside, payload.bytes) {
             Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::ECONNREFUSED)) => {
-                socket::send(descriptor, to, own, ecn as u8, datagram)
+                socket::send(descriptor, to, beside, payload.bytes)
             }
             done => done,
         }

@@ -1,19 +1,16 @@
-//! The two loops, each entered once per batch; and their life: start, rebind, stop. A panic in one ends the
+//! The data threads, and their life: start, rebind, stop. A panic in one ends the
 //! process (the daemon sees it through [`Plane::failed`]).
 
 use std::{
     any::Any,
     io,
+    num::NonZeroUsize,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     thread::{self, JoinHandle},
 };
 
-use super::{
-    TunDevice, UdpSockets, inbound, outbound,
-    shared::{Outgoing, Shared},
-    udp::Sent,
-};
+use super::{Offload, TunDevice, UdpSockets, both, inbound, outbound, shared::Shared, udp::Sent};
 use crate::{
     forward::{Evidence, Forward},
     tunnel::Transmit,
@@ -43,6 +40,30 @@ impl PlaneSettings {
     }
 }
 
+/// How many data threads there are; `workers` in the file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Workers {
+    /// On one core one thread for both directions; on two or three one for each; on more, two for each.
+    #[default]
+    Auto,
+    /// So many for each direction.
+    EachWay(NonZeroUsize),
+}
+
+impl Workers {
+    /// For each direction; 0: one thread for both.
+    fn each_way(self, cores: usize) -> usize {
+        match self {
+            Self::EachWay(workers) => workers.get(),
+            Self::Auto => match cores {
+                0 | 1 => 0,
+                2 | 3 => 1,
+                _ => 2,
+            },
+        }
+    }
+}
+
 /// Why the loops cannot go on.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Fatal {
@@ -65,21 +86,35 @@ impl Plane {
     pub fn start(
         forward: Arc<Forward>,
         tun: TunDevice,
-        sockets: UdpSockets,
+        mut sockets: UdpSockets,
         settings: PlaneSettings,
+        workers: Workers,
     ) -> io::Result<Self> {
-        let shared = Arc::new(Shared::new(forward, tun, sockets, settings)?);
-        // If the second thread cannot be started, dropping this stops the first.
-        let mut plane = Self { shared, threads: Vec::with_capacity(2) };
-        plane.spawn("vpnd-out", outbound::run)?;
-        plane.spawn("vpnd-in", inbound::run)?;
+        if tun.offload() == Offload::Auto {
+            sockets.enable_offload();
+        }
+        let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let workers = workers.each_way(cores);
+        let shared = Arc::new(Shared::new(forward, tun, sockets, settings, workers.max(1))?);
+        // If a later thread cannot be started, dropping this stops the earlier ones.
+        let mut plane = Self { shared, threads: Vec::with_capacity(2 * workers.max(1)) };
+        if workers == 0 {
+            plane.spawn("vpnd-data".to_owned(), both::run)?;
+        }
+        for n in 0..workers {
+            let number = if workers == 1 { String::new() } else { format!("-{n}") };
+            plane.spawn(format!("vpnd-out{number}"), outbound::run)?;
+            plane.spawn(format!("vpnd-in{number}"), inbound::run)?;
+        }
         Ok(plane)
     }
 
-    fn spawn(&mut self, name: &'static str, run: fn(&Shared) -> Result<(), Fatal>) -> io::Result<()> {
+    fn spawn(&mut self, name: String, run: fn(&Shared) -> Result<(), Fatal>) -> io::Result<()> {
         let shared = Arc::clone(&self.shared);
-        let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
-            if let Some(fatal) = guarded(name, || run(&shared)) {
+        let builder = thread::Builder::new().name(name.clone());
+        let own_name = name.clone();
+        let thread = builder.spawn(move || {
+            if let Some(fatal) = guarded(&own_name, || run(&shared)) {
                 shared.fail(fatal);
             }
         });
@@ -94,9 +129,9 @@ impl Plane {
     /// counted ([`crate::forward::Refusal::SendFailed`]); on [`Sent::LocalGone`] the caller has the peer forget
     /// its local address. May wait 10 ms for room in the socket's buffer.
     pub fn send(&self, transmit: &Transmit) -> io::Result<Sent> {
-        let outgoing = Outgoing { to: &transmit.to, ecn: transmit.ecn, datagram: &transmit.datagram };
         let about = || Evidence { peer: transmit.peer, ..Evidence::default() };
-        self.shared.send(&self.shared.sockets.load(), &outgoing, about, self.shared.clock.boot())
+        let Transmit { to, ecn, datagram, .. } = transmit;
+        self.shared.send(to, *ecn, datagram, about, self.shared.clock.boot())
     }
 
     /// Binds another port (0: any) with this mark, and swaps the sockets under the running loops. On an error
@@ -105,8 +140,12 @@ impl Plane {
         if port == self.port() {
             return self.set_mark(fwmark);
         }
-        self.shared.sockets.store(Arc::new(UdpSockets::bind(port, fwmark)?));
-        self.shared.wake_inbound.signal();
+        let mut sockets = UdpSockets::bind(port, fwmark)?;
+        if self.shared.tun.offload() == Offload::Auto {
+            sockets.enable_offload();
+        }
+        self.shared.sockets.store(Arc::new(sockets));
+        self.shared.inbound.wake.signal();
         Ok(())
     }
 

@@ -1,5 +1,6 @@
-//! One UDP datagram in or out, with what rides beside it: our own address (IP_PKTINFO, ip(7); IPV6_PKTINFO,
-//! RFC 3542) and the TOS or traffic-class byte (IP_TOS, IPV6_TCLASS).
+//! UDP datagrams in or out, with what rides beside them: our own address (IP_PKTINFO, ip(7); IPV6_PKTINFO,
+//! RFC 3542), the TOS or traffic-class byte (IP_TOS, IPV6_TCLASS), and the length of each where several travel
+//! together (UDP_SEGMENT, UDP_GRO; udp(7)).
 
 use std::{
     io, mem,
@@ -32,9 +33,12 @@ pub struct Datagram {
     pub own: Option<Own>,
     /// TOS or traffic class; 0 unless the socket was told to report it.
     pub tos: u8,
+    /// Several datagrams of this length each came together, the last of which may be shorter; only after
+    /// [`enable_gro`].
+    pub segment: Option<usize>,
 }
 
-/// Bytes of control messages: room for PKTINFO of either family and one int each way, with some to spare.
+/// Bytes of control messages: room for PKTINFO of either family and two ints each way, with some to spare.
 const CONTROL: usize = 128;
 
 /// Aligned as `cmsghdr` wants it.
@@ -65,6 +69,7 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Datagram
         remote: remote(&name)?,
         own: None,
         tos: 0,
+        segment: None,
     };
     each_control(&message, |header, data| read_control(header, data, &mut datagram));
     Ok(datagram)
@@ -125,6 +130,11 @@ fn read_control(header: &libc::cmsghdr, data: *const u8, datagram: &mut Datagram
             let info = unsafe { data.cast::<libc::in6_pktinfo>().read_unaligned() };
             datagram.own = own(Ipv6Addr::from(info.ipi6_addr.s6_addr).into(), info.ipi6_ifindex);
         }
+        (libc::SOL_UDP, libc::UDP_GRO) if holds(mem::size_of::<c_int>()) => {
+            // SAFETY: the length was checked, the read asks for no alignment.
+            let segment = unsafe { data.cast::<c_int>().read_unaligned() };
+            datagram.segment = usize::try_from(segment).ok().filter(|segment| *segment > 0);
+        }
         // One byte, while IPV6_TCLASS is an int.
         (libc::IPPROTO_IP, libc::IP_TOS) if holds(1) => {
             // SAFETY: the length was checked.
@@ -144,18 +154,22 @@ fn own(address: IpAddr, interface: u32) -> Option<Own> {
     usable.then_some(Own { address, interface })
 }
 
-/// Sends one datagram, from `own` if that is given (an interface of 0 leaves the choice to routing), with this
-/// TOS or traffic class if it is not 0. The families of `own` and `remote` must be the socket's.
-pub fn send(
-    socket: BorrowedFd<'_>,
-    remote: &SocketAddr,
-    own: Option<Own>,
-    tos: u8,
-    datagram: &[u8],
-) -> io::Result<()> {
+/// What rides beside what is sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Beside {
+    /// Which of our addresses it leaves from; an interface of 0 leaves the choice to routing. `None`: any.
+    pub own: Option<Own>,
+    /// TOS or traffic class.
+    pub tos: u8,
+    /// The kernel is to cut the bytes into datagrams of this length, the last of which may be shorter.
+    pub segment: Option<u16>,
+}
+
+/// Sends one datagram, or several. The families of `beside.own` and `remote` must be the socket's.
+pub fn send(socket: BorrowedFd<'_>, remote: &SocketAddr, beside: Beside, datagram: &[u8]) -> io::Result<()> {
     let (name, name_len) = sockaddr(remote);
     let mut control = Control([0; CONTROL]);
-    let control_len = write_controls(&mut control, remote, own, tos);
+    let control_len = write_controls(&mut control, remote, beside);
     let mut part = libc::iovec { iov_base: datagram.as_ptr().cast_mut().cast(), iov_len: datagram.len() };
     // SAFETY: all zero is a valid msghdr (null pointers with zero lengths).
     let mut message: libc::msghdr = unsafe { mem::zeroed() };
@@ -199,8 +213,9 @@ fn sockaddr(remote: &SocketAddr) -> (libc::sockaddr_storage, socklen_t) {
     }
 }
 
-/// Writes the control messages of one datagram; returns their length.
-fn write_controls(control: &mut Control, remote: &SocketAddr, own: Option<Own>, tos: u8) -> usize {
+/// Writes the control messages of one send; returns their length.
+fn write_controls(control: &mut Control, remote: &SocketAddr, beside: Beside) -> usize {
+    let Beside { own, tos, segment } = beside;
     let mut used = 0;
     match own.map(|own| (own.address, own.interface)) {
         Some((IpAddr::V4(address), interface)) => {
@@ -226,6 +241,9 @@ fn write_controls(control: &mut Control, remote: &SocketAddr, own: Option<Own>, 
             SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_TCLASS),
         };
         used += push(control, used, level, kind, c_int::from(tos));
+    }
+    if let Some(segment) = segment {
+        used += push(control, used, libc::SOL_UDP, libc::UDP_SEGMENT, segment);
     }
     used
 }
@@ -286,6 +304,16 @@ pub fn allow_fragments_v6(socket: BorrowedFd<'_>) -> io::Result<()> {
     set(socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_DONT)
 }
 
+/// From now on datagrams that came behind each other may be received together (UDP_GRO, from Linux 5.0 on).
+pub fn enable_gro(socket: BorrowedFd<'_>) -> io::Result<()> {
+    set(socket, libc::SOL_UDP, libc::UDP_GRO, 1)
+}
+
+/// Does this kernel know how to cut what is sent (UDP_SEGMENT, from Linux 4.18 on)? Nothing is set by asking.
+pub fn can_segment(socket: BorrowedFd<'_>) -> bool {
+    set(socket, libc::SOL_UDP, libc::UDP_SEGMENT, 0).is_ok()
+}
+
 /// A receive buffer of this many bytes, beyond `net.core.rmem_max` (takes CAP_NET_ADMIN).
 pub fn force_receive_buffer(socket: BorrowedFd<'_>, bytes: u32) -> io::Result<()> {
     set(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, bytes as c_int)
@@ -325,7 +353,8 @@ mod tests {
         let (b, _) = pair("127.0.0.1");
         set(b.as_fd(), libc::IPPROTO_IP, libc::IP_RECVTOS, 1).unwrap();
         let own = Own { address: "127.0.0.88".parse().unwrap(), interface: 0 };
-        send(a.as_fd(), &b.local_addr().unwrap(), Some(own), 3, b"x").unwrap();
+        let beside = Beside { own: Some(own), tos: 3, segment: None };
+        send(a.as_fd(), &b.local_addr().unwrap(), beside, b"x").unwrap();
         let got = receive(b.as_fd(), &mut [0; 8]).unwrap();
         assert_eq!(got.remote.ip(), own.address);
         assert_eq!(got.tos, 3);
@@ -337,7 +366,8 @@ mod tests {
         set(b.as_fd(), libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, 1).unwrap();
         enable_pktinfo_v6(b.as_fd()).unwrap();
         let own = Own { address: "::1".parse().unwrap(), interface: 0 };
-        send(a.as_fd(), &b.local_addr().unwrap(), Some(own), 2, b"x").unwrap();
+        let beside = Beside { own: Some(own), tos: 2, segment: None };
+        send(a.as_fd(), &b.local_addr().unwrap(), beside, b"x").unwrap();
         let got = receive(b.as_fd(), &mut [0; 8]).unwrap();
         assert_eq!(got.own.map(|own| own.address), Some(own.address));
         assert_eq!((got.remote, got.tos), (a.local_addr().unwrap(), 2));
@@ -359,12 +389,34 @@ mod tests {
     }
 
     #[test]
-    fn both_control_messages_fit_with_the_widest_types() {
+    fn several_datagrams_leave_by_one_call_and_arrive_by_one() {
+        for ip in ["127.0.0.1", "::1"] {
+            let (a, b) = pair(ip);
+            enable_gro(b.as_fd()).unwrap();
+            assert!(can_segment(a.as_fd()));
+            let sent: Vec<u8> = (0..230).collect();
+            let beside = Beside { segment: Some(100), ..Beside::default() };
+            send(a.as_fd(), &b.local_addr().unwrap(), beside, &sent).unwrap();
+            let mut buffer = [0; 512];
+            let got = receive(b.as_fd(), &mut buffer).unwrap();
+            assert_eq!((&buffer[..got.len], got.segment), (&sent[..], Some(100)));
+            send(a.as_fd(), &b.local_addr().unwrap(), Beside::default(), b"one").unwrap();
+            let got = receive(b.as_fd(), &mut buffer).unwrap();
+            assert_eq!((&buffer[..got.len], got.segment), (&b"one"[..], None));
+        }
+    }
+
+    #[test]
+    fn all_control_messages_fit_with_the_widest_types() {
         let mut control = Control([0; CONTROL]);
         let own = Own { address: "::1".parse().unwrap(), interface: 1 };
-        let used = write_controls(&mut control, &"[::1]:1".parse().unwrap(), Some(own), 3);
+        let used = write_controls(
+            &mut control,
+            &"[::1]:1".parse().unwrap(),
+            Beside { own: Some(own), tos: 3, segment: Some(1) },
+        );
         // SAFETY: CMSG_SPACE only calculates.
-        let expected = unsafe { libc::CMSG_SPACE(20) + libc::CMSG_SPACE(4) } as usize;
+        let expected = unsafe { libc::CMSG_SPACE(20) + libc::CMSG_SPACE(4) + libc::CMSG_SPACE(2) } as usize;
         assert_eq!(used, expected);
     }
 }

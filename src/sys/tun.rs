@@ -6,6 +6,32 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
 };
 
+/// What a TUN with vnet headers may hand out (linux/if_tun.h).
+pub mod offload {
+    /// Packets whose checksum is not finished.
+    pub const CSUM: u32 = 0x01;
+    /// TCP super-packets over IPv4.
+    pub const TSO4: u32 = 0x02;
+    /// Over IPv6.
+    pub const TSO6: u32 = 0x04;
+    /// Those with CWR, too.
+    pub const TSO_ECN: u32 = 0x08;
+    /// UDP super-packets over IPv4; only together with the next, from Linux 6.2 on.
+    pub const USO4: u32 = 0x20;
+    /// Over IPv6.
+    pub const USO6: u32 = 0x40;
+}
+
+/// What the device may hand out from now on, as a set of [`offload`] bits (TUNSETOFFLOAD). EINVAL: one of them is
+/// unknown to this kernel, and nothing has changed.
+pub fn set_offload(tun: BorrowedFd<'_>, offloads: u32) -> io::Result<()> {
+    // SAFETY: TUNSETOFFLOAD takes its bits as the argument itself, no pointer.
+    super::checked(unsafe {
+        libc::ioctl(tun.as_raw_fd(), libc::TUNSETOFFLOAD as _, libc::c_ulong::from(offloads))
+    })?;
+    Ok(())
+}
+
 /// One read: one packet, or EAGAIN.
 pub fn read(tun: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     // SAFETY: `buffer` is writable for its length.

@@ -2,7 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::ip::{self, V4_HEADER_LEN, V6_HEADER_LEN};
+use super::{
+    checksum::Sum,
+    ip::{self, V4_HEADER_LEN, V6_HEADER_LEN},
+};
 
 /// What could not be done with a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,9 +91,9 @@ fn error_v4(packet: &[u8], from: Ipv4Addr, to: Ipv4Addr) -> Vec<u8> {
     error[9] = PROTOCOL_ICMP;
     error[12..16].copy_from_slice(&from.octets());
     error[16..20].copy_from_slice(&to.octets());
-    let checksum = ip::checksum(0, &error);
-    error[10..12].copy_from_slice(&checksum.to_be_bytes());
-    push_message(&mut error, [3, 1], quoted, 0);
+    let checksum = Sum::of(&error).finish();
+    error[10..12].copy_from_slice(&checksum);
+    push_message(&mut error, [3, 1], quoted, Sum::default());
     error
 }
 
@@ -109,18 +112,19 @@ fn error_v6(packet: &[u8], why: Unreachable, from: Ipv6Addr, to: Ipv6Addr) -> Ve
     error[7] = HOP_LIMIT;
     error[8..24].copy_from_slice(&from.octets());
     error[24..40].copy_from_slice(&to.octets());
-    let pseudo_header = ip::pseudo_header_v6(from, to, PROTOCOL_ICMPV6, payload_len as u32);
+    let pseudo_header =
+        Sum::pseudo_header(from.into(), to.into(), PROTOCOL_ICMPV6) + Sum::word(payload_len as u16);
     push_message(&mut error, [1, code], quoted, pseudo_header);
     error
 }
 
-/// Type and code, checksum, unused word, quoted packet. `initial` is the sum that the checksum goes on from.
-fn push_message(error: &mut Vec<u8>, [kind, code]: [u8; 2], quoted: &[u8], initial: u32) {
+/// Type and code, checksum, unused word, quoted packet. `pseudo_header` is summed, too.
+fn push_message(error: &mut Vec<u8>, [kind, code]: [u8; 2], quoted: &[u8], pseudo_header: Sum) {
     let start = error.len();
     error.extend([kind, code, 0, 0, 0, 0, 0, 0]);
     error.extend_from_slice(quoted);
-    let checksum = ip::checksum(initial, &error[start..]);
-    error[start + 2..start + 4].copy_from_slice(&checksum.to_be_bytes());
+    let checksum = (pseudo_header + Sum::of(&error[start..])).finish();
+    error[start + 2..start + 4].copy_from_slice(&checksum);
 }
 
 #[cfg(test)]
@@ -173,15 +177,14 @@ mod tests {
         let (protocol, message) = ip::upper_layer(error).unwrap();
         match (header.source, header.destination) {
             (IpAddr::V4(_), _) => {
-                assert_eq!((protocol, ip::checksum(0, &error[..20])), (PROTOCOL_ICMP, 0));
-                assert_eq!(ip::checksum(0, message), 0);
+                assert_eq!(protocol, PROTOCOL_ICMP);
+                assert!(Sum::of(&error[..20]).is_right() && Sum::of(message).is_right());
             }
-            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            (source, destination) => {
                 assert_eq!(protocol, PROTOCOL_ICMPV6);
-                let pseudo = ip::pseudo_header_v6(source, destination, protocol, message.len() as u32);
-                assert_eq!(ip::checksum(pseudo, message), 0);
+                let pseudo = Sum::pseudo_header(source, destination, protocol);
+                assert!((pseudo + Sum::word(message.len() as u16) + Sum::of(message)).is_right());
             }
-            _ => unreachable!("parse gives one family"),
         }
         assert_eq!(message[4..8], [0; 4], "unused");
         (message[0], message[1], message[8..].to_vec())

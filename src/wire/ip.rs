@@ -8,8 +8,12 @@ use super::{Malformed, ecn::Ecn};
 pub const V4_HEADER_LEN: usize = 20;
 /// Bytes of an IPv6 header without extensions.
 pub const V6_HEADER_LEN: usize = 40;
+/// Protocol number of TCP.
+pub const TCP: u8 = 6;
 /// Protocol number of UDP.
 pub const UDP: u8 = 17;
+/// Bytes of a TCP header without options.
+pub const TCP_HEADER_LEN: usize = 20;
 /// Bytes of a UDP header.
 pub const UDP_HEADER_LEN: usize = 8;
 /// Extension headers that are followed before a packet counts as unreadable (RFC 8200, section 4.1 has
@@ -72,20 +76,40 @@ fn parse_v6(packet: &[u8]) -> Result<Header, Malformed> {
     })
 }
 
+/// What follows the IP headers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UpperLayer {
+    /// Its protocol number.
+    pub protocol: u8,
+    /// Where it begins in the packet.
+    pub at: usize,
+    /// It is all there and may be taken apart: the packet is no fragment, and nothing signs it (RFC 4302).
+    pub whole: bool,
+}
+
 /// Protocol number and bytes of the layer above IP, behind options and extension headers. `None`: a later
 /// fragment (that layer's header stands in the first), or headers that lead out of the packet.
 pub fn upper_layer(packet: &[u8]) -> Option<(u8, &[u8])> {
     let header = parse(packet).ok()?;
     let packet = &packet[..header.total_len];
-    if header.source.is_ipv6() {
-        return skip_extensions(packet[6], &packet[V6_HEADER_LEN..]);
-    }
-    let fragment_offset = u16::from_be_bytes([packet[6], packet[7]]) & 0x1fff;
-    (fragment_offset == 0).then(|| (packet[9], &packet[v4_header_len(packet)..]))
+    find_upper_layer(packet).map(|upper| (upper.protocol, &packet[upper.at..]))
 }
 
-/// Walks IPv6 extension headers (RFC 8200, section 4): `next` names what `rest` begins with.
-fn skip_extensions(mut next: u8, mut rest: &[u8]) -> Option<(u8, &[u8])> {
+/// The same for a packet that [`parse`] has read, and that ends where it says.
+pub fn find_upper_layer(packet: &[u8]) -> Option<UpperLayer> {
+    if packet[0] >> 4 == 6 {
+        return skip_extensions(packet[6], packet);
+    }
+    const MORE_FRAGMENTS: u16 = 0x2000;
+    const OFFSET: u16 = 0x1fff;
+    let fragment = u16::from_be_bytes([packet[6], packet[7]]);
+    let whole = fragment & MORE_FRAGMENTS == 0;
+    let upper = UpperLayer { protocol: packet[9], at: v4_header_len(packet), whole };
+    (fragment & OFFSET == 0).then_some(upper)
+}
+
+/// Walks IPv6 extension headers (RFC 8200, section 4): `next` names what follows the fixed header.
+fn skip_extensions(mut next: u8, packet: &[u8]) -> Option<UpperLayer> {
     const HOP_BY_HOP: u8 = 0;
     const ROUTING: u8 = 43;
     const FRAGMENT: u8 = 44;
@@ -93,22 +117,28 @@ fn skip_extensions(mut next: u8, mut rest: &[u8]) -> Option<(u8, &[u8])> {
     const DESTINATION_OPTIONS: u8 = 60;
     const MOBILITY: u8 = 135;
 
+    let (mut at, mut whole) = (V6_HEADER_LEN, true);
     for _ in 0..=MAX_EXTENSIONS {
+        let rest = packet.get(at..)?;
         let len = match next {
             HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS | MOBILITY => 8 + 8 * usize::from(*rest.get(1)?),
             // RFC 4302, section 2.2: this one alone counts in words of four.
-            AUTHENTICATION => 8 + 4 * usize::from(*rest.get(1)?),
+            AUTHENTICATION => {
+                whole = false;
+                8 + 4 * usize::from(*rest.get(1)?)
+            }
             FRAGMENT => {
                 let offset = u16::from_be_bytes([*rest.get(2)?, *rest.get(3)?]) >> 3;
                 if offset != 0 {
                     return None;
                 }
+                whole = false;
                 8
             }
-            _ => return Some((next, rest)),
+            protocol => return Some(UpperLayer { protocol, at, whole }),
         };
         next = *rest.first()?;
-        rest = rest.get(len..)?;
+        at += len;
     }
     None
 }
@@ -121,27 +151,6 @@ fn v4_header_len(packet: &[u8]) -> usize {
 /// `N` bytes at a place that the caller knows to be inside.
 fn field<const N: usize>(header: &[u8], at: usize) -> [u8; N] {
     *header[at..].first_chunk().expect("the fixed part of the header is there")
-}
-
-/// The Internet checksum (RFC 1071) of these bytes, going on from `initial` (an unfolded sum): what belongs
-/// into the field, or zero where the field is among the bytes and right. An odd last byte is padded with zero.
-pub fn checksum(initial: u32, bytes: &[u8]) -> u16 {
-    // Words of 32 bits give the same sum, as 2^16 is 1 modulo 2^16 - 1; 64 bits hold 2^32 of them.
-    let (words, tail) = bytes.as_chunks::<4>();
-    let sum = words.iter().fold(u64::from(initial), |sum, word| sum + u64::from(u32::from_be_bytes(*word)));
-    let mut last = [0; 4];
-    last[..tail.len()].copy_from_slice(tail);
-    let mut sum = sum + u64::from(u32::from_be_bytes(last));
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !(sum as u16)
-}
-
-/// The unfolded sum of the IPv6 pseudo-header (RFC 8200, section 8.1), for [`checksum`] to go on from.
-pub fn pseudo_header_v6(source: Ipv6Addr, destination: Ipv6Addr, protocol: u8, len: u32) -> u32 {
-    let addresses = source.segments().into_iter().chain(destination.segments());
-    addresses.map(u32::from).sum::<u32>() + u32::from(protocol) + (len >> 16) + (len & 0xffff)
 }
 
 #[cfg(test)]
@@ -292,48 +301,7 @@ mod tests {
         assert_eq!(upper_layer(&chain(MAX_EXTENSIONS + 1)), None);
     }
 
-    #[test]
-    fn the_checksum_is_that_of_rfc_1071() {
-        // RFC 1071, section 3: the sum of these bytes is ddf2.
-        assert_eq!(checksum(0, &hex!("0001 f203 f4f5 f6f7")), !0xddf2);
-        assert_eq!(checksum(0, &hex!("4500 0073 0000 4000 4011 0000 c0a8 0001 c0a8 00c7")), 0xb861);
-        assert_eq!(checksum(0, &hex!("4500 0073 0000 4000 4011 b861 c0a8 0001 c0a8 00c7")), 0);
-        assert_eq!(checksum(0, &[]), 0xffff);
-        assert_eq!(checksum(u32::MAX, &[]), 0);
-        assert_eq!(checksum(u32::MAX, &[0xff; 65_535]), 0x00ff);
-    }
-
-    #[test]
-    fn the_v6_pseudo_header_is_that_of_rfc_8200() {
-        // A neighbour solicitation from fe80::1 to ff02::1:ff00:2, with its source link address.
-        let message = hex!("8700 0000 00000000 fe80000000000000 0000000000000002 0101 020000000001");
-        let source: Ipv6Addr = "fe80::1".parse().unwrap();
-        let destination: Ipv6Addr = "ff02::1:ff00:2".parse().unwrap();
-        let pseudo = pseudo_header_v6(source, destination, 58, message.len() as u32);
-        let mut by_hand = Vec::new();
-        by_hand.extend(source.octets());
-        by_hand.extend(destination.octets());
-        by_hand.extend((message.len() as u32).to_be_bytes());
-        by_hand.extend([0, 0, 0, 58]);
-        by_hand.extend(message);
-        assert_eq!(checksum(pseudo, &message), checksum(0, &by_hand));
-    }
-
-    /// Adds word after word with the carry brought around, as RFC 1071 says it.
-    fn checksum_by_the_book(bytes: &[u8]) -> u16 {
-        !bytes.chunks(2).fold(0u16, |sum, pair| {
-            let word = u16::from_be_bytes([pair[0], *pair.get(1).unwrap_or(&0)]);
-            let (sum, carry) = sum.overflowing_add(word);
-            sum + u16::from(carry)
-        })
-    }
-
     proptest! {
-        #[test]
-        fn the_checksum_is_the_one_by_the_book(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            prop_assert_eq!(checksum(0, &bytes), checksum_by_the_book(&bytes));
-        }
-
         #[test]
         fn no_bytes_panic_and_no_length_leaves_them(
             mut bytes in proptest::collection::vec(any::<u8>(), 0..120),

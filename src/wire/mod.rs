@@ -1,9 +1,12 @@
-//! Bytes ⇄ types: WireGuard's four messages, IP headers, ICMP errors, ECN. Knows no key, peer or time.
+//! Bytes ⇄ types: WireGuard's four messages, IP headers, checksums, ICMP errors, ECN, the virtio header of a
+//! TUN. Knows no key, peer or time.
 
+pub mod checksum;
 pub mod ecn;
 pub mod icmp;
 pub mod ip;
 pub mod message;
+pub mod vnet;
 
 /// Why bytes are not what they should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

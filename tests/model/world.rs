@@ -15,13 +15,15 @@ use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 use vpnd::{
     forward::{
-        Endpoint, Evidence, Forward, Inbound, Local, Outbound, PacketBuffer, Peer, Refusal, Session, Time,
+        Arrival, Carriers, Deliveries, Endpoint, Evidence, Forward, Intake, Local, Merge, Outbound, Peer,
+        Refusal, Session, Time,
     },
     noise::{PrivateKey, PublicKey},
     tunnel::{AllowedIpOp, Change, Event, Now, PeerChange, PeerStatus, Timing, Transmit, Tunnel},
     wire::{
         ecn::Ecn,
         message::{self, Index, Kind, TransportHeader},
+        vnet::VNET_HEADER_LEN,
     },
 };
 
@@ -95,7 +97,8 @@ pub struct Node {
     pub clock_error: i64,
     /// How many handshakes it believes to be waiting, beside those that are.
     pub backlog: usize,
-    buffer: PacketBuffer,
+    intake: Intake,
+    carriers: Carriers,
     nonces: HashSet<(Index, u64)>,
 }
 
@@ -219,7 +222,8 @@ impl World {
             events: Vec::new(),
             clock_error: 0,
             backlog: 0,
-            buffer: PacketBuffer::new(),
+            intake: Intake::new(),
+            carriers: Carriers::new(),
             nonces: HashSet::new(),
         });
         self.apply(n, Change::PrivateKey(Some(key(n))));
@@ -275,13 +279,18 @@ impl World {
         self.expected.insert(number, (to, packet.clone()));
         let now = self.now;
         let node = &mut self.nodes[n];
-        node.buffer.space()[..packet.len()].copy_from_slice(&packet);
-        let sent = match node.forward.outbound(&mut node.buffer, packet.len(), MTU, now) {
-            Outbound::Send { to, datagram, ecn, .. } => Some((to, ecn, datagram.to_vec())),
-            Outbound::Staged | Outbound::Unreachable(_) | Outbound::Refused => None,
-        };
-        if let Some((to, ecn, bytes)) = sent {
-            self.emit(n, to, ecn, bytes);
+        node.intake.clear();
+        let frame = [&[0; VNET_HEADER_LEN], &packet[..]].concat();
+        node.intake.space().expect("an empty intake")[..frame.len()].copy_from_slice(&frame);
+        let outcome = node.forward.outbound(&mut node.intake, frame.len(), |_| MTU, now);
+        if let Outbound::Depart(mut departure) = outcome {
+            assert!(node.forward.seal(&mut departure, &node.intake, &mut node.carriers));
+            let cargo = node.carriers.cargo();
+            let sent: Vec<_> = cargo.map(|cargo| (*cargo.to, cargo.ecn, cargo.bytes.to_vec())).collect();
+            node.carriers.clear();
+            for (to, ecn, bytes) in sent {
+                self.emit(n, to, ecn, bytes);
+            }
         }
         number
     }
@@ -331,7 +340,12 @@ impl World {
         let from = Endpoint { remote: flight.from, local };
         let mut bytes = flight.bytes;
         let node = &mut self.nodes[n];
-        if let Inbound::Deliver(packet) = node.forward.inbound(&from, flight.ecn, &mut bytes, self.now) {
+        let arrival = Arrival { from, ecn: flight.ecn, place: 0..bytes.len(), stride: bytes.len() };
+        let mut deliveries = Deliveries::new();
+        deliveries.begin(Merge { tcp: true, udp: true });
+        node.forward.inbound(&arrival, &mut bytes, &mut deliveries, self.now);
+        for delivery in deliveries.finish(&mut bytes) {
+            let packet = &bytes[delivery.start + VNET_HEADER_LEN..delivery.end];
             let number = u64::from_be_bytes(packet[20..28].try_into().expect("eight bytes"));
             let (to, sent) = self.expected.remove(&number).expect("delivered once");
             assert_eq!((to, &sent[..]), (n, packet), "delivered as it was sent, to whom it was sent");
@@ -460,8 +474,8 @@ pub fn ping(source: Ipv4Addr, destination: Ipv4Addr, number: u64) -> Vec<u8> {
     packet[9] = 253; // for experiments (RFC 3692)
     packet[12..16].copy_from_slice(&source.octets());
     packet[16..20].copy_from_slice(&destination.octets());
-    let checksum = vpnd::wire::ip::checksum(0, &packet[..20]);
-    packet[10..12].copy_from_slice(&checksum.to_be_bytes());
+    let checksum = vpnd::wire::checksum::Sum::of(&packet[..20]).finish();
+    packet[10..12].copy_from_slice(&checksum);
     packet[20..28].copy_from_slice(&number.to_be_bytes());
     packet
 }

@@ -34,6 +34,11 @@ fn opened(session: &Session, datagram: &[u8]) -> (u64, Vec<u8>) {
     (header.counter, session.open(header.counter, &mut sealed).expect("sealed by it").to_vec())
 }
 
+/// A packet to stage, with what bounds its padding.
+fn one(packet: &[u8], mtu: usize) -> impl Iterator<Item = (Vec<u8>, usize)> + use<> {
+    std::iter::once((packet.to_vec(), mtu))
+}
+
 #[test]
 fn a_new_peer_has_nothing() {
     let peer = peer();
@@ -67,7 +72,10 @@ fn a_session_is_handed_over_when_all_that_was_staged_has_left() {
     let (peer, session, budget) = (peer(), session(1), Budget::new(1 << 20));
     peer.stage(&[1; 20]);
     assert_eq!(peer.hand_over(&session, NOW).len(), 1);
-    assert!(peer.reserve_or_stage(&[2; 20], 0, &budget, NOW).is_err(), "the first is still on its way out");
+    assert!(
+        peer.reserve_or_stage(1, one(&[2; 20], 0), &budget, NOW).is_err(),
+        "the first is still on its way out"
+    );
     let datagrams = peer.hand_over(&session, NOW);
     assert_eq!(opened(&session, &datagrams[0].bytes).1[0], 2);
     assert!(peer.current().is_none());
@@ -131,7 +139,7 @@ fn purging_says_how_many_packets_it_threw_away() {
 #[test]
 fn the_padding_of_a_staged_packet_keeps_to_the_mtu_it_came_with() {
     let (peer, session, budget) = (peer(), session(1), Budget::new(1 << 20));
-    assert!(peer.reserve_or_stage(&[1; 1419], 1420, &budget, NOW).is_err());
+    assert!(peer.reserve_or_stage(1, one(&[1; 1419], 1420), &budget, NOW).is_err());
     let datagrams = peer.set_current(Some(session), NOW);
     assert_eq!(datagrams[0].bytes.len(), 1420 + 32);
 }
@@ -175,7 +183,7 @@ fn a_session_that_came_while_a_packet_looked_for_one_takes_it() {
     let (peer, budget) = (peer(), Budget::new(1 << 20));
     assert!(peer.reserve(1, NOW).is_none());
     peer.set_current(Some(session(1)), NOW);
-    let reserved = peer.reserve_or_stage(&[1; 20], 0, &budget, NOW);
+    let reserved = peer.reserve_or_stage(1, one(&[1; 20], 0), &budget, NOW);
     assert!(reserved.is_ok_and(|reserved| reserved.counter == 0));
     assert_eq!(peer.staged(), 0);
 }
@@ -215,15 +223,16 @@ fn sessions_that_change_under_a_sender_lose_and_reorder_nothing() {
                 // Slow enough to be still sending while a flush goes on.
                 (0..200).for_each(|_| std::hint::spin_loop());
                 let packet = n.to_be_bytes();
-                let found =
-                    peer.reserve(1, NOW).map_or_else(|| peer.reserve_or_stage(&packet, 0, &budget, NOW), Ok);
+                let found = peer
+                    .reserve(1, NOW)
+                    .map_or_else(|| peer.reserve_or_stage(1, one(&packet, 0), &budget, NOW), Ok);
                 let Ok(reserved) = found else {
                     waiting += 1;
                     continue;
                 };
                 let mut datagram = vec![0; 48];
                 datagram[16..20].copy_from_slice(&packet);
-                reserved.session().seal_in_place(reserved.counter, &mut datagram);
+                reserved.session.seal_in_place(reserved.counter, &mut datagram);
                 sent.lock().expect("not poisoned").push(datagram);
             }
             done.store(true, Ordering::Release);

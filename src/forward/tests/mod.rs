@@ -19,7 +19,13 @@ use super::{
 };
 use crate::{
     noise::{PublicKey, SessionKeys},
-    wire::{ecn::Ecn, ip, message::Index},
+    wire::{
+        checksum::Sum,
+        ecn::Ecn,
+        icmp, ip,
+        message::Index,
+        vnet::{VNET_HEADER_LEN, VnetHeader},
+    },
 };
 
 const START: Time = Time(1_000_000_000_000);
@@ -29,7 +35,26 @@ const MTU: usize = 1420;
 struct Node {
     forward: Arc<Forward>,
     wakes: Arc<AtomicUsize>,
-    buffer: PacketBuffer,
+    intake: Intake,
+    carriers: Carriers,
+}
+
+/// What became of one packet from the TUN.
+#[derive(Debug)]
+enum Outbound {
+    Send { peer: Arc<Peer>, to: Endpoint, datagram: Vec<u8>, ecn: Ecn },
+    Staged,
+    Unreachable(icmp::Unreachable),
+    Refused,
+}
+
+/// What became of one datagram.
+#[derive(Debug, PartialEq, Eq)]
+enum Inbound<'a> {
+    Deliver(&'a [u8]),
+    Keepalive,
+    Handshake,
+    Refused,
 }
 
 impl Node {
@@ -37,7 +62,12 @@ impl Node {
         let wakes = Arc::new(AtomicUsize::new(0));
         let counter = wakes.clone();
         let wake = move || _ = counter.fetch_add(1, Ordering::Relaxed);
-        Self { forward: Forward::new(Box::new(wake)), wakes, buffer: PacketBuffer::new() }
+        Self {
+            forward: Forward::new(Box::new(wake)),
+            wakes,
+            intake: Intake::new(),
+            carriers: Carriers::new(),
+        }
     }
 
     fn routes(&self, prefixes: &[(&str, &Arc<Peer>)]) {
@@ -46,21 +76,54 @@ impl Node {
         self.forward.routes.store(Arc::new(AllowedIps::build(prefixes)));
     }
 
-    fn outbound(&mut self, packet: &[u8], now: Time) -> Outbound<'_> {
-        self.buffer.space()[..packet.len()].copy_from_slice(packet);
-        self.forward.outbound(&mut self.buffer, packet.len(), MTU, now)
+    fn outbound(&mut self, packet: &[u8], now: Time) -> Outbound {
+        self.outbound_within(MTU, packet, now)
+    }
+
+    fn outbound_within(&mut self, mtu: usize, packet: &[u8], now: Time) -> Outbound {
+        self.intake.clear();
+        let frame = [&VnetHeader::default().to_bytes(), packet].concat();
+        self.intake.space().expect("an empty intake")[..frame.len()].copy_from_slice(&frame);
+        let mut departure = match self.forward.outbound(&mut self.intake, frame.len(), |_| mtu, now) {
+            super::Outbound::Depart(departure) => departure,
+            super::Outbound::Staged => return Outbound::Staged,
+            super::Outbound::Unreachable(why) => return Outbound::Unreachable(why),
+            super::Outbound::Refused => return Outbound::Refused,
+        };
+        self.carriers.clear();
+        assert!(self.forward.seal(&mut departure, &self.intake, &mut self.carriers));
+        let cargo: Vec<_> = self.carriers.cargo().collect();
+        let [Cargo { peer, to, ecn, bytes, stride }] = cargo[..] else { panic!("{} sends", cargo.len()) };
+        assert_eq!(bytes.len(), stride, "one datagram");
+        Outbound::Send { peer: peer.clone(), to: *to, datagram: bytes.to_vec(), ecn }
     }
 
     /// The datagram that this packet becomes.
     fn sealed(&mut self, packet: &[u8], now: Time) -> Vec<u8> {
         match self.outbound(packet, now) {
-            Outbound::Send { datagram, .. } => datagram.to_vec(),
+            Outbound::Send { datagram, .. } => datagram,
             other => panic!("not sent: {other:?}"),
         }
     }
 
     fn inbound<'a>(&self, from: &str, datagram: &'a mut [u8], now: Time) -> Inbound<'a> {
-        self.forward.inbound(&endpoint(from), Ecn::NotEct, datagram, now)
+        self.inbound_marked(from, Ecn::NotEct, datagram, now)
+    }
+
+    fn inbound_marked<'a>(&self, from: &str, ecn: Ecn, datagram: &'a mut [u8], now: Time) -> Inbound<'a> {
+        let refused = || Refusal::ALL.map(|why| self.refused(why)).iter().sum::<u64>();
+        let before = (refused(), self.forward.handshakes.len());
+        let arrival = Arrival { from: endpoint(from), ecn, place: 0..datagram.len(), stride: datagram.len() };
+        let mut deliveries = Deliveries::new();
+        self.forward.inbound(&arrival, datagram, &mut deliveries, now);
+        if let [delivery] = *deliveries.finish(datagram) {
+            return Inbound::Deliver(&datagram[delivery.start + VNET_HEADER_LEN..delivery.end]);
+        }
+        match before {
+            (_, handshakes) if self.forward.handshakes.len() > handshakes => Inbound::Handshake,
+            (count, _) if refused() > count => Inbound::Refused,
+            _ => Inbound::Keepalive,
+        }
     }
 
     fn refused(&self, why: Refusal) -> u64 {
@@ -165,7 +228,7 @@ fn marked(source: &str, destination: &str, payload: usize, ecn: Ecn) -> Vec<u8> 
             let mut header = vec![0x45, ecn as u8, total[0], total[1], 0, 0, 0x40, 0, 64, 17, 0, 0];
             header.extend(source.octets());
             header.extend(destination.octets());
-            let checksum = ip::checksum(0, &header).to_be_bytes();
+            let checksum = Sum::of(&header).finish();
             header[10..12].copy_from_slice(&checksum);
             header
         }

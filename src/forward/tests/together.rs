@@ -45,7 +45,7 @@ fn congestion_on_the_outer_path_reaches_the_inner_packet_or_drops_it() {
             for outer in FIELDS {
                 let sent = marked(source, destination, 64, inner);
                 let mut datagram = two.left.sealed(&sent, START);
-                let outcome = two.right.forward.inbound(&endpoint(LEFT), outer, &mut datagram, START);
+                let outcome = two.right.inbound_marked(LEFT, outer, &mut datagram, START);
                 match ecn::decapsulate(inner, outer) {
                     Some(field) => {
                         assert_eq!(outcome, Inbound::Deliver(&marked(source, destination, 64, field)))
@@ -115,9 +115,8 @@ proptest! {
         let mut two = Two::new();
         let (source, destination) = if v6 { ("fd00::1", "fd00::2") } else { ("10.0.0.1", "10.0.0.2") };
         let sent = packet(source, destination, payload);
-        two.left.buffer.space()[..sent.len()].copy_from_slice(&sent);
-        let mut datagram = match two.left.forward.outbound(&mut two.left.buffer, sent.len(), mtu, START) {
-            Outbound::Send { datagram, .. } => datagram.to_vec(),
+        let mut datagram = match two.left.outbound_within(mtu, &sent, START) {
+            Outbound::Send { datagram, .. } => datagram,
             other => panic!("not sent: {other:?}"),
         };
         prop_assert!(sent.len() > mtu || datagram.len() <= mtu + 32);
