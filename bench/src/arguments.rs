@@ -49,4 +49,8 @@ pub struct Arguments {
     /// Measures nothing: tables, and with --out the plot, from an earlier bench.json.
     #[arg(long, value_name = "FILE")]
     pub from: Option<PathBuf>,
+
+    /// Measures nothing: the steps of the walk, as criterion left them in this folder.
+    #[arg(long, value_name = "FOLDER")]
+    pub micro: Option<PathBuf>,
 }

@@ -65,7 +65,7 @@ impl Kind {
         match self {
             Self::Veth => "no VPN: the cable alone",
             Self::Nebula => "AES-256-GCM, its default",
-            Self::Openvpn => "TLS, CHACHA20-POLY1305, in user space (no DCO)",
+            Self::Openvpn => "TLS, CHACHA20-POLY1305, user space, no DCO",
             _ => "WireGuard",
         }
     }

@@ -29,7 +29,6 @@ const fn figure(key: &'static str, title: &'static str, scale: f64, digits: usiz
 
 pub const SPEED: Figure = figure("gbps", "Gb/s", 1.0, 2, Better::More);
 pub const CPU: Figure = figure("cpu_s_per_gb", "CPU s/GB, daemons", 1.0, 2, Better::Less);
-pub const MACHINE_CPU: Figure = figure("machine_cpu_s_per_gb", "CPU s/GB, machine", 1.0, 2, Better::Less);
 pub const PEAK: Figure = figure("rss_peak_mb", "RSS peak, MB", 1.0, 1, Better::Less);
 pub const MEDIAN: Figure = figure("ping_median_us", "median, µs", 1.0, 0, Better::Less);
 pub const P99: Figure = figure("ping_p99_us", "p99, µs", 1.0, 0, Better::Less);
@@ -42,6 +41,10 @@ pub const REORDERED: Figure =
 pub const DUPLICATED: Figure =
     Figure { key: "duplicated", title: "duplicated", scale: 1.0, digits: 0, better: None };
 
+/// The sender could not send more: the tunnel may be faster than this.
+pub const LIMITED: Figure =
+    Figure { key: "sender_limited", title: "sender at its end", scale: 1.0, digits: 0, better: None };
+
 impl Figure {
     /// In the unit of the title.
     pub fn write(&self, value: f64) -> String {
@@ -51,11 +54,9 @@ impl Figure {
     /// The columns of a work's table.
     pub fn of(work: Work) -> &'static [Self] {
         match work {
-            Work::Tcp | Work::Reverse | Work::Four | Work::Onecore | Work::Peers => {
-                &[SPEED, CPU, MACHINE_CPU, PEAK]
-            }
+            Work::Tcp | Work::Reverse | Work::Four | Work::Onecore | Work::Peers => &[SPEED, CPU, PEAK],
             Work::Ping => &[MEDIAN, P99, FLOOD_MEDIAN, FLOOD_P99],
-            Work::Udp64 | Work::Udp512 | Work::Udp1400 => &[RATE, REORDERED, DUPLICATED],
+            Work::Udp64 | Work::Udp512 | Work::Udp1400 => &[RATE, REORDERED, DUPLICATED, LIMITED],
         }
     }
 }

@@ -41,9 +41,9 @@ pub fn run(pair: &Pair, stream: Stream, seconds: Duration, congestion: Option<&s
     server
         .args(["--server", "--one-off", "--port", &PORT.to_string()])
         .stdout(pair.right.output("iperf-server")?);
-    let _server = pair.right.host.spawn("iperf-server", server)?;
+    let server = pair.right.host.spawn("iperf-server", server)?;
     if !stop::wait_until(Duration::from_secs(5), || pair.right.listens(PORT))? {
-        return Err(Failure::Said(format!("iperf3 listens not: {}", _server.log())));
+        return Err(Failure::Said(format!("iperf3 does not listen: {}", server.log())));
     }
 
     let mut client = pair.left.host.command("iperf3")?;

@@ -7,6 +7,9 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+/// A load from which on figures say little.
+const BUSY: f64 = 0.7;
+
 /// What this machine is.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Machine {
@@ -17,6 +20,8 @@ pub struct Machine {
     pub congestion: String,
     /// YYYY-MM-DD, UTC.
     pub date: String,
+    /// Threads that wanted a core before we began, averaged over a minute: what else the machine did.
+    pub load: f64,
 }
 
 impl Machine {
@@ -30,15 +35,17 @@ impl Machine {
             kernel: read("/proc/sys/kernel/osrelease"),
             congestion: congestion.map_or_else(own, str::to_owned),
             date: date(since.as_secs()),
+            load: read("/proc/loadavg").split(' ').next().and_then(|load| load.parse().ok()).unwrap_or(0.0),
         }
     }
 }
 
 impl std::fmt::Display for Machine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { cpu, cores, kernel, congestion, date } = self;
+        let Self { cpu, cores, kernel, congestion, date, load } = self;
         let plural = if *cores == 1 { "core" } else { "cores" };
-        write!(f, "{date}, {cpu}, {cores} {plural}, Linux {kernel}, TCP {congestion}")
+        write!(f, "{date}, {cpu}, {cores} {plural}, Linux {kernel}, TCP {congestion}")?;
+        if *load > BUSY { write!(f, ", busy with other work (load {load:.1})") } else { Ok(()) }
     }
 }
 

@@ -6,6 +6,7 @@ mod failure;
 mod figure; // what a number means
 mod iperf; // TCP
 mod machine; // on what, and when
+mod micro; // what the steps cost, by criterion
 mod packets; // UDP: the highest rate without loss
 mod pair; // two hosts on a cable, and a program on each
 mod ping; // latency

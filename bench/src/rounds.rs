@@ -7,6 +7,7 @@ use crate::{
     contender::{Contender, Kind},
     failure::{Failure, Result},
     machine::Machine,
+    micro,
     record::{Figures, Record, SCHEMA, Sample},
     report, stop, table,
 };
@@ -15,6 +16,10 @@ use crate::{
 pub fn run(arguments: &Arguments) -> Result<()> {
     if let Some(path) = &arguments.from {
         return report::show(&report::read(path)?, arguments.out.as_deref());
+    }
+    if let Some(folder) = &arguments.micro {
+        print!("{}", micro::table(folder)?.text());
+        return Ok(());
     }
     stop::listen()?;
     let mut record = prepare(arguments)?;
@@ -67,7 +72,7 @@ fn contenders(arguments: &Arguments) -> Result<Vec<Contender>> {
 fn measure(arguments: &Arguments, record: &mut Record) -> Result<()> {
     for round in 1..=arguments.rounds {
         for &work in &arguments.work {
-            for at in 0..record.contenders.len() {
+            for at in turns(round, record.contenders.len()) {
                 let contender = &record.contenders[at];
                 if !work.suits(contender.kind) {
                     continue;
@@ -86,4 +91,31 @@ fn measure(arguments: &Arguments, record: &mut Record) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// There and back again: whoever comes first in one round comes last in the next, so that a machine which slows down
+/// favours nobody.
+fn turns(round: u32, count: usize) -> Vec<usize> {
+    if round % 2 == 1 { (0..count).collect() } else { (0..count).rev().collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_second_round_goes_backwards() {
+        assert_eq!([turns(1, 3), turns(2, 3), turns(3, 3)], [[0, 1, 2], [2, 1, 0], [0, 1, 2]]);
+    }
+
+    #[test]
+    fn a_line_is_for_a_vpnd_that_is_measured() {
+        let arguments = |line: &str| {
+            let words = ["bench", "--only", "vpnd2=/bin/sh", "--only", "veth", "--line", line];
+            contenders(&<Arguments as clap::Parser>::parse_from(words))
+        };
+        assert_eq!(arguments("vpnd2=workers = 1").unwrap()[0].lines, ["workers = 1"]);
+        assert!(arguments("vpnd=workers = 1").is_err());
+        assert!(arguments("veth=mtu = 1").is_err());
+    }
 }

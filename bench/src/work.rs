@@ -118,6 +118,7 @@ fn packets(pair: &Pair, size: usize) -> Result<Figures> {
     figures.set("loss", rate.loss);
     figures.set("reordered", rate.reordered as f64);
     figures.set("duplicated", rate.duplicated as f64);
+    figures.set("sender_limited", rate.sender_limited.into());
     Ok(figures)
 }
 

@@ -42,6 +42,8 @@ pub struct Rate {
     pub reordered: u64,
     /// In all runs that came through.
     pub duplicated: u64,
+    /// Nothing was lost, yet the sender could not send faster.
+    pub sender_limited: bool,
 }
 
 /// Searches for packets of `size` bytes, IP header included, from left to right.
@@ -126,7 +128,12 @@ fn bisect(mut offer: impl FnMut(f64) -> Result<Offered>) -> Result<Rate> {
             (best.packets_per_second, best.loss) = (offered.rate, offered.loss());
         }
         // The sender is at its end, and a higher rate would only ask for what it cannot.
-        if offered.rate < 0.95 * middle { high = middle } else { low = middle }
+        if offered.rate < 0.95 * middle {
+            best.sender_limited = true;
+            high = middle;
+        } else {
+            low = middle;
+        }
     }
     Ok(best)
 }
@@ -163,7 +170,7 @@ mod tests {
     fn a_sender_at_its_end_is_not_asked_for_more() {
         let able = 100_000.0;
         let found = bisect(|rate: f64| Ok(passing(rate.min(able), able))).unwrap();
-        assert_eq!(found.packets_per_second, able);
+        assert_eq!((found.packets_per_second, found.sender_limited), (able, true));
     }
 
     #[test]
