@@ -51,6 +51,7 @@ fn happened(what: Refusal, last: Option<&EvidenceReport>) -> String {
             format!("a packet for {peer} had nowhere to go, as its endpoint is not known,")
         }
         Refusal::RoutingLoop => format!("what was sealed for {peer} came back into the tunnel"),
+        Refusal::NestedTooDeep => format!("data sealed four times over went into the tunnel to {peer}"),
         Refusal::OutboundMalformed => "something that is not IP went into the tunnel".to_owned(),
         Refusal::VnetHeader => {
             "the kernel handed over a packet whose offload header contradicts it".to_owned()
@@ -97,6 +98,10 @@ fn meaning(what: Refusal) -> &'static str {
         Refusal::RoutingLoop => {
             "its endpoint is routed into its own tunnel; take the endpoint out of its allowed IPs, or set a fwmark \
              and route by it"
+        }
+        Refusal::NestedTooDeep => {
+            "endpoints are routed into each other's tunnels; take them out of the allowed IPs, or set a fwmark and \
+             route by it"
         }
         Refusal::OutboundMalformed => "a program on this host writes to the device",
         Refusal::VnetHeader => {

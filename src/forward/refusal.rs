@@ -68,6 +68,8 @@ pub enum Refusal {
     NoEndpoint,
     /// Outbound: what we sealed for a peer came back, as its endpoint is routed into its own tunnel.
     RoutingLoop,
+    /// Outbound: a datagram of tunnels in tunnels, wrapped so often that it must be in a loop between them.
+    NestedTooDeep,
     /// Outbound: what came from the TUN is not IP.
     OutboundMalformed,
     /// Outbound: the kernel's word on how to cut or finish a packet contradicts the packet.
@@ -86,7 +88,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// All of them, in order.
-    pub const ALL: [Refusal; 32] = [
+    pub const ALL: [Refusal; 33] = [
         Refusal::Malformed,
         Refusal::Mac1,
         Refusal::CookieWanted,
@@ -112,6 +114,7 @@ impl Refusal {
         Refusal::LinkScope,
         Refusal::NoEndpoint,
         Refusal::RoutingLoop,
+        Refusal::NestedTooDeep,
         Refusal::OutboundMalformed,
         Refusal::VnetHeader,
         Refusal::StagedOverflow,
@@ -148,6 +151,7 @@ impl Refusal {
             Refusal::LinkScope => "link_scope",
             Refusal::NoEndpoint => "no_endpoint",
             Refusal::RoutingLoop => "routing_loop",
+            Refusal::NestedTooDeep => "nested_too_deep",
             Refusal::OutboundMalformed => "outbound_malformed",
             Refusal::VnetHeader => "vnet_header",
             Refusal::StagedOverflow => "staged_overflow",

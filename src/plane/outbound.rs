@@ -3,7 +3,7 @@
 use std::{io, os::fd::AsFd, sync::MutexGuard};
 
 use super::{
-    Fatal, PlaneSettings,
+    Fatal, PlaneSettings, errors,
     lane::Input,
     pace::{Bucket, LogGate},
     shared::{BATCH, BATCH_BYTES, Failures, ROUNDS, Shared, is_gone, rest},
@@ -178,7 +178,7 @@ impl<'a> Walk<'a> {
         let Some(packet) = self.intake.frame(len).get(VNET_HEADER_LEN..) else { return Ok(()) };
         // Asked second, so that what gets no answer anyway takes no token.
         let Some(error) = icmp::unreachable(packet, why) else { return Ok(()) };
-        if !self.errors.take(now) {
+        if !self.errors.take(now) || errors::tell_as_router(packet, why) {
             return Ok(());
         }
         let frame = [&[0; VNET_HEADER_LEN], &error[..]].concat();

@@ -27,8 +27,8 @@ use crate::{
         poll::{self, Interest},
     },
     wire::{
-        ecn::Ecn,
         ip,
+        outer::Outer,
         vnet::{VNET_HEADER_LEN, VnetHeader},
     },
 };
@@ -120,12 +120,12 @@ impl Shared {
     pub(super) fn send(
         &self,
         to: &Endpoint,
-        ecn: Ecn,
+        outer: Outer,
         datagram: &[u8],
         about: impl FnOnce() -> Evidence,
         now: Time,
     ) -> io::Result<Sent> {
-        let sent = self.sockets.load().send_patiently(to, ecn, Payload::one(datagram), PATIENCE);
+        let sent = self.sockets.load().send_patiently(to, outer, Payload::one(datagram), PATIENCE);
         if sent.is_err() {
             let evidence = Evidence { at: now, from: Some(to.remote), ..about() };
             self.forward.refusals.count(Refusal::SendFailed, evidence);
@@ -174,7 +174,7 @@ impl Shared {
         let equal = bytes.len().is_multiple_of(stride);
         let apart = if self.spoils_equal_tails && equal { stride } else { 0 };
         let (bytes, tail) = bytes.split_at(bytes.len() - apart);
-        let sent = sockets.send_patiently(cargo.to, cargo.ecn, Payload { bytes, stride }, PATIENCE);
+        let sent = sockets.send_patiently(cargo.to, cargo.outer, Payload { bytes, stride }, PATIENCE);
         if sent.as_ref().is_err_and(may_be_segmentation) {
             return sent.map(drop);
         }
@@ -196,7 +196,7 @@ impl Shared {
         log: &mut LogGate,
         now: Time,
     ) -> io::Result<Sent> {
-        let sent = sockets.send_patiently(cargo.to, cargo.ecn, payload, PATIENCE);
+        let sent = sockets.send_patiently(cargo.to, cargo.outer, payload, PATIENCE);
         self.shipped(cargo, payload, &sent, log, now);
         sent
     }

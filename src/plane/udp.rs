@@ -16,7 +16,7 @@ use crate::{
         poll::{self, Interest},
         socket::{self, Beside, Own},
     },
-    wire::ecn::Ecn,
+    wire::{ecn::Ecn, outer::Outer},
 };
 
 /// Both sockets. Where the kernel has no IPv6 there is only the first.
@@ -157,13 +157,13 @@ impl UdpSockets {
 
     /// Sends from `to.local` if it is known. If that address is gone (EINVAL, ENETUNREACH,
     /// EADDRNOTAVAIL, …) sends it again without, and says so in the result. `WouldBlock`: the buffer is full.
-    pub fn send(&self, to: &Endpoint, ecn: Ecn, payload: Payload<'_>) -> io::Result<Sent> {
+    pub fn send(&self, to: &Endpoint, outer: Outer, payload: Payload<'_>) -> io::Result<Sent> {
         let own = to.local.map(|local| Own { address: local.address, interface: local.interface });
-        match self.send_once(&to.remote, own, ecn, payload) {
+        match self.send_once(&to.remote, own, outer, payload) {
             Ok(()) => Ok(Sent::AsAsked),
             Err(error) if own.is_some() && may_be_the_source(&error) => {
                 // If it fails without the source, too, then the source was not what is wrong: it is kept.
-                self.send_once(&to.remote, None, ecn, payload)?;
+                self.send_once(&to.remote, None, outer, payload)?;
                 Ok(Sent::LocalGone)
             }
             Err(error) => Err(error),
@@ -174,14 +174,14 @@ impl UdpSockets {
     pub fn send_patiently(
         &self,
         to: &Endpoint,
-        ecn: Ecn,
+        outer: Outer,
         payload: Payload<'_>,
         patience: Duration,
     ) -> io::Result<Sent> {
-        match self.send(to, ecn, payload) {
+        match self.send(to, outer, payload) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 poll::wait([Some((self.descriptor_for(&to.remote)?, Interest::Write))], Some(patience))?;
-                self.send(to, ecn, payload)
+                self.send(to, outer, payload)
             }
             done => done,
         }
@@ -189,9 +189,16 @@ impl UdpSockets {
 
     /// A signal, or an error that an earlier datagram left on the socket (ICMP port unreachable), is no fault of
     /// this one: it is sent again, once.
-    fn send_once(&self, to: &SocketAddr, own: Option<Own>, ecn: Ecn, payload: Payload<'_>) -> io::Result<()> {
+    fn send_once(
+        &self,
+        to: &SocketAddr,
+        own: Option<Own>,
+        outer: Outer,
+        payload: Payload<'_>,
+    ) -> io::Result<()> {
         let descriptor = self.descriptor_for(to)?;
-        let beside = Beside { own, tos: ecn as u8, segment: payload.segment() };
+        let beside =
+            Beside { own, tos: outer.ecn as u8, hop_limit: outer.hop_limit, segment: payload.segment() };
         match socket::send(descriptor, to, beside, payload.bytes) {
             Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::ECONNREFUSED)) => {
                 socket::send(descriptor, to, beside, payload.bytes)

@@ -130,8 +130,8 @@ impl Plane {
     /// its local address. May wait 10 ms for room in the socket's buffer.
     pub fn send(&self, transmit: &Transmit) -> io::Result<Sent> {
         let about = || Evidence { peer: transmit.peer, ..Evidence::default() };
-        let Transmit { to, ecn, datagram, .. } = transmit;
-        self.shared.send(to, *ecn, datagram, about, self.shared.clock.boot())
+        let Transmit { to, outer, datagram, .. } = transmit;
+        self.shared.send(to, *outer, datagram, about, self.shared.clock.boot())
     }
 
     /// Binds another port (0: any) with this mark, and swaps the sockets under the running loops. On an error

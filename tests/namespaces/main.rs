@@ -13,6 +13,7 @@ mod glue;
 mod interop;
 mod life;
 mod live;
+mod loops;
 mod many;
 mod marks;
 mod mixed;
