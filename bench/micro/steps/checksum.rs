@@ -5,8 +5,10 @@ use std::hint::black_box;
 use criterion::{Criterion, Throughput};
 use vpnd::wire::checksum::Sum;
 
+use super::cpu_time::CpuTime;
+
 /// Of 1388 bytes.
-pub fn sums(c: &mut Criterion) {
+pub fn sums(c: &mut Criterion<CpuTime>) {
     const PAYLOAD: usize = 1388;
     let mut group = c.benchmark_group("checksum");
     let (from, mut to) = (vec![0x5a; PAYLOAD], vec![0; PAYLOAD]);

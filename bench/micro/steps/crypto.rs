@@ -5,10 +5,12 @@ use std::hint::black_box;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
 use vpnd::forward::aead::Key;
 
+use super::cpu_time::CpuTime;
+
 const SIZES: [usize; 4] = [64, 256, 512, 1420];
 
 /// One packet.
-pub fn seal(c: &mut Criterion) {
+pub fn seal(c: &mut Criterion<CpuTime>) {
     let mut group = c.benchmark_group("seal");
     let key = Key::new(&[7; 32]);
     for size in SIZES {
@@ -25,7 +27,7 @@ pub fn seal(c: &mut Criterion) {
 }
 
 /// One packet, with its tag.
-pub fn open(c: &mut Criterion) {
+pub fn open(c: &mut Criterion<CpuTime>) {
     let mut group = c.benchmark_group("open");
     let key = Key::new(&[7; 32]);
     for size in SIZES {

@@ -12,8 +12,10 @@ use vpnd::{
     wire::message::Index,
 };
 
+use super::cpu_time::CpuTime;
+
 /// What each end does with a message.
-pub fn messages(c: &mut Criterion) {
+pub fn messages(c: &mut Criterion<CpuTime>) {
     let mut rng = os_rng();
     let ours = Identity::new(PrivateKey::generate(&mut rng));
     let theirs = Identity::new(PrivateKey::generate(&mut rng));

@@ -13,11 +13,13 @@ use vpnd::{
 };
 use vpnd_micro::{numbers, peer, sessions as pair};
 
+use super::cpu_time::CpuTime;
+
 /// What is asked in turn: no look-up is the one before.
 const QUESTIONS: usize = 1024;
 
 /// One address for each peer.
-pub fn allowed_ips(c: &mut Criterion) {
+pub fn allowed_ips(c: &mut Criterion<CpuTime>) {
     let mut group = c.benchmark_group("allowed IPs, peers");
     for peers in [1, 10, 100, 1_000, 10_000] {
         let prefixes: Vec<_> = (0..peers).map(|n| (0x0a00_0000 + n, 32)).collect();
@@ -27,7 +29,7 @@ pub fn allowed_ips(c: &mut Criterion) {
 }
 
 /// Prefixes of all lengths from 12 to 32, as many networks have them.
-pub fn prefixes(c: &mut Criterion) {
+pub fn prefixes(c: &mut Criterion<CpuTime>) {
     let mut group = c.benchmark_group("allowed IPs, prefixes");
     for count in [1, 100, 10_000, 130_000] {
         let prefixes = numbers().map(|number| (number as u32, 12 + (number >> 32) as u8 % 21)).take(count);
@@ -37,7 +39,7 @@ pub fn prefixes(c: &mut Criterion) {
     group.finish();
 }
 
-fn find(b: &mut criterion::Bencher<'_>, prefixes: &[(u32, u8)]) {
+fn find(b: &mut criterion::Bencher<'_, CpuTime>, prefixes: &[(u32, u8)]) {
     let owners = [peer(1), peer(2)];
     let network = |&(bits, length): &(u32, u8)| {
         let address = IpAddr::V4(Ipv4Addr::from_bits(bits));
@@ -57,7 +59,7 @@ fn find(b: &mut criterion::Bencher<'_>, prefixes: &[(u32, u8)]) {
 }
 
 /// By the index that we chose.
-pub fn sessions(c: &mut Criterion) {
+pub fn sessions(c: &mut Criterion<CpuTime>) {
     let mut group = c.benchmark_group("session by index");
     for count in [1, 10, 100, 1_000, 10_000] {
         let table = Sessions::new();

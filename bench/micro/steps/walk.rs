@@ -15,6 +15,8 @@ use vpnd::{
 };
 use vpnd_micro::{End, MTU, NOW, SEGMENTS, endpoint, small_packet, super_packet, two};
 
+use super::cpu_time::CpuTime;
+
 /// What the benchmarks carry: its name, how many packets it stands for, and what the TUN gives.
 fn loads() -> [(&'static str, usize, Vec<u8>); 4] {
     [
@@ -25,10 +27,16 @@ fn loads() -> [(&'static str, usize, Vec<u8>); 4] {
     ]
 }
 
+/// So many inputs are made before they are used up: enough that reading the clock costs little, and no more than the
+/// caches hold.
+fn batch(packets: usize) -> BatchSize {
+    BatchSize::NumIterations((352 / packets as u64).min(128))
+}
+
 const MERGE: Merge = Merge { tcp: true, udp: true };
 
 /// A super-packet is cut into the places of its segments.
-pub fn segment(c: &mut Criterion) {
+pub fn segment(c: &mut Criterion<CpuTime>) {
     let mut group = c.benchmark_group("segment");
     for (name, packets, frame) in loads() {
         let (vnet, packet) = frame.split_first_chunk::<VNET_HEADER_LEN>().expect("a frame has a header");
@@ -49,7 +57,7 @@ pub fn segment(c: &mut Criterion) {
 }
 
 /// Packets that were opened become a super-packet.
-pub fn coalesce(c: &mut Criterion) {
+pub fn coalesce(c: &mut Criterion<CpuTime>) {
     let mut group = c.benchmark_group("coalesce");
     for (name, packets, frame) in loads() {
         let [left, right] = two();
@@ -70,7 +78,7 @@ pub fn coalesce(c: &mut Criterion) {
                     places.iter().for_each(|place| assert_eq!(coalescer.push(buffer, place.clone()), None));
                     coalescer.finish(buffer).expect("one that is whole")
                 },
-                BatchSize::LargeInput,
+                batch(packets),
             );
         });
     }
@@ -85,7 +93,7 @@ fn open(end: &End, datagram: &mut [u8], at: u64, stride: usize) -> std::ops::Ran
 }
 
 /// From what the TUN gave to what the socket is given: look-up, segment, seal.
-pub fn outbound(c: &mut Criterion) {
+pub fn outbound(c: &mut Criterion<CpuTime>) {
     let mut group = c.benchmark_group("outbound");
     let [left, _] = two();
     for (name, packets, frame) in loads() {
@@ -119,7 +127,7 @@ fn sealed(left: &End, frame: &[u8]) -> Vec<u8> {
 }
 
 /// From what the socket gave to what the TUN is given: open, replay window, source check, coalesce.
-pub fn inbound(c: &mut Criterion) {
+pub fn inbound(c: &mut Criterion<CpuTime>) {
     let mut group = c.benchmark_group("inbound");
     for (name, packets, frame) in loads() {
         let [left, right] = two();
@@ -135,7 +143,7 @@ pub fn inbound(c: &mut Criterion) {
                     right.forward.inbound(&arrival, buffer, &mut deliveries, NOW);
                     assert_eq!(deliveries.finish(buffer).len(), 1, "one write");
                 },
-                BatchSize::PerIteration,
+                batch(packets),
             );
         });
     }
