@@ -331,3 +331,22 @@ fn the_buffers_are_7_mb_and_what_exceeds_the_mtu_is_fragmented() {
         }
     });
 }
+
+#[test]
+fn what_the_kernel_drops_at_a_full_buffer_is_counted_once() {
+    let sockets = UdpSockets::bind(0, 0).unwrap();
+    for (family, client) in [(Family::V4, stranger("127.0.0.1:0")), (Family::V6, stranger("[::1]:0"))] {
+        let descriptor = sockets.descriptor(family).unwrap();
+        SockRef::from(&descriptor).set_recv_buffer_size(0).unwrap(); // the kernel's least
+        let to = SocketAddr::new(client.local_addr().unwrap().ip(), sockets.port());
+        let sent = 50;
+        for _ in 0..sent {
+            client.send_to(&[0; 1000], to).unwrap();
+        }
+        let mut buffer = [0; 2048];
+        let received = std::iter::from_fn(|| sockets.receive(family, &mut buffer).ok()).count() as u64;
+        assert!(received < sent, "all {sent} fit the least buffer");
+        assert_eq!(sockets.newly_dropped(), sent - received);
+        assert_eq!(sockets.newly_dropped(), 0);
+    }
+}

@@ -61,6 +61,9 @@ fn happened(what: Refusal, last: Option<&EvidenceReport>) -> String {
         Refusal::SendFailed => format!("the kernel would not send a datagram to {peer}"),
         Refusal::TunWriteFailed => "the kernel would not take a packet from the tunnel".to_owned(),
         Refusal::Oversized => "a datagram larger than any that a peer sends came".to_owned(),
+        Refusal::ReceiveBufferFull => {
+            "the kernel dropped a datagram as our receive buffer was full".to_owned()
+        }
     }
 }
 
@@ -113,6 +116,9 @@ fn meaning(what: Refusal) -> &'static str {
              and that firewalls let UDP through"
         }
         Refusal::SendFailed => "there is no route to its endpoint, or a firewall on this host forbids it",
+        Refusal::ReceiveBufferFull => {
+            "more arrives than this machine opens; see whether net.core.rmem_max bounds the buffer"
+        }
         Refusal::TunWriteFailed => "the device is down, or out of memory",
     }
 }

@@ -84,11 +84,13 @@ pub enum Refusal {
     TunWriteFailed,
     /// Inbound: a datagram larger than the receive buffer.
     Oversized,
+    /// Inbound: the kernel dropped what arrived while the socket's buffer was full.
+    ReceiveBufferFull,
 }
 
 impl Refusal {
     /// All of them, in order.
-    pub const ALL: [Refusal; 33] = [
+    pub const ALL: [Refusal; 34] = [
         Refusal::Malformed,
         Refusal::Mac1,
         Refusal::CookieWanted,
@@ -122,6 +124,7 @@ impl Refusal {
         Refusal::SendFailed,
         Refusal::TunWriteFailed,
         Refusal::Oversized,
+        Refusal::ReceiveBufferFull,
     ];
     /// Its stable name in snake_case.
     pub fn name(self) -> &'static str {
@@ -159,6 +162,7 @@ impl Refusal {
             Refusal::SendFailed => "send_failed",
             Refusal::TunWriteFailed => "tun_write_failed",
             Refusal::Oversized => "oversized",
+            Refusal::ReceiveBufferFull => "receive_buffer_full",
         }
     }
 }

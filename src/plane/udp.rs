@@ -4,6 +4,7 @@ use std::{
     fmt, io,
     net::{IpAddr, SocketAddr},
     os::fd::{AsFd, BorrowedFd},
+    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
@@ -27,6 +28,8 @@ pub struct UdpSockets {
     port: u16,
     /// Several datagrams may leave by one call (UDP_SEGMENT).
     segments: bool,
+    /// Drops that were told of, by family.
+    dropped: [AtomicU32; 2],
 }
 
 /// Which of the two.
@@ -96,7 +99,7 @@ impl UdpSockets {
     /// A taken port is an error that says who holds it (`/proc/net/udp` and the owner's process, if it can be seen).
     pub fn bind(port: u16, fwmark: u32) -> io::Result<Self> {
         let (v4, v6, port) = bind::both(port, fwmark)?;
-        Ok(Self { v4, v6, port, segments: false })
+        Ok(Self { v4, v6, port, segments: false, dropped: Default::default() })
     }
 
     /// Lets several datagrams leave and come by one call, where the kernel can do that.
@@ -120,6 +123,15 @@ impl UdpSockets {
     /// The port.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// How many datagrams the kernel dropped since this was asked last, as the receive buffers were full.
+    pub fn newly_dropped(&self) -> u64 {
+        let newly = |(family, told): (Family, &AtomicU32)| {
+            let dropped = socket::dropped(self.descriptor(family)?).ok()?;
+            Some(u64::from(dropped.wrapping_sub(told.swap(dropped, Ordering::Relaxed))))
+        };
+        [Family::V4, Family::V6].into_iter().zip(&self.dropped).filter_map(newly).sum()
     }
 
     /// Is there an IPv6 socket?

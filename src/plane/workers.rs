@@ -12,7 +12,7 @@ use std::{
 
 use super::{Offload, TunDevice, UdpSockets, both, inbound, outbound, shared::Shared, udp::Sent};
 use crate::{
-    forward::{Evidence, Forward},
+    forward::{Evidence, Forward, Refusal},
     tunnel::Transmit,
 };
 
@@ -141,12 +141,20 @@ impl Plane {
             return self.set_mark(fwmark);
         }
         let mut sockets = UdpSockets::bind(port, fwmark)?;
+        self.count_drops();
         if self.shared.tun.offload() == Offload::Auto {
             sockets.enable_offload();
         }
         self.shared.sockets.store(Arc::new(sockets));
         self.shared.inbound.wake.signal();
         Ok(())
+    }
+
+    /// Counts what the kernel dropped before we saw it ([`Refusal::ReceiveBufferFull`]); to be called before the
+    /// refusals are read.
+    pub fn count_drops(&self) {
+        let dropped = self.shared.sockets.load().newly_dropped();
+        self.shared.forward.refusals.add(Refusal::ReceiveBufferFull, dropped);
     }
 
     /// The port in use.

@@ -320,6 +320,25 @@ pub fn can_segment(socket: BorrowedFd<'_>) -> bool {
     set(socket, libc::SOL_UDP, libc::UDP_SEGMENT, 0).is_ok()
 }
 
+/// How many datagrams the kernel has dropped at this socket, most often since its buffer was full (SO_MEMINFO,
+/// SK_MEMINFO_DROPS; linux/sock_diag.h). The number wraps.
+pub fn dropped(socket: BorrowedFd<'_>) -> io::Result<u32> {
+    const SK_MEMINFO_DROPS: usize = 8;
+    let mut numbers = [0_u32; SK_MEMINFO_DROPS + 1];
+    let mut len = mem::size_of_val(&numbers) as socklen_t;
+    // SAFETY: both pointers are to live, writable objects, and `len` says how large the first is.
+    super::checked(unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            numbers.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    })?;
+    Ok(numbers[SK_MEMINFO_DROPS])
+}
+
 /// A receive buffer of this many bytes, beyond `net.core.rmem_max` (takes CAP_NET_ADMIN).
 pub fn force_receive_buffer(socket: BorrowedFd<'_>, bytes: u32) -> io::Result<()> {
     set(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, bytes as c_int)
