@@ -146,7 +146,7 @@ impl Star {
                 let received = self.received_from(FLOODS) - before;
                 let seconds = begin.elapsed().as_secs_f64();
                 println!("{}: {:.0} Mbit/s of it arrived", self.name, received as f64 * 8e-6 / seconds);
-                assert!(received > 1_000_000, "the flood went on meanwhile: {received} bytes in {seconds} s");
+                assert!(received > 100_000, "the flood went on meanwhile: {received} bytes in {seconds} s");
                 done
             }));
             over.store(true, Ordering::Release);
