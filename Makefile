@@ -14,7 +14,7 @@ APT_BENCH_PEERS := wireguard-go wireguard-tools nebula openvpn openssl
 PEER_PROFILE := CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off \
 	CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_DEBUG=false
 
-.PHONY: help demo test lint walls unit namespaces deny portable long install uninstall tools-demo tools-test peers \
+.PHONY: help demo test lint walls unit namespaces deny portable matrix long install uninstall tools-demo tools-test peers \
 	bench bench-peers bench-micro tools-bench
 
 help: ## List the targets
@@ -41,11 +41,19 @@ portable: ## Without aws-lc: pure Rust alone
 
 NAMESPACE_TESTS := $(addprefix --test ,namespaces host plane plane_udp plane_tun control lab)
 unit: ## Unit tests and the model
-	cargo test --locked --lib --bins --test model --test process
+	cargo test --locked --lib --bins --test model --test order --test process
 	cargo test --locked -p vpnd-bench
 
 namespaces: peers ## Tests that make namespaces and real tunnels, with every other implementation
 	cargo test --locked --no-fail-fast $(NAMESPACE_TESTS) -- --test-threads=2
+
+# Each line for [interface]; offloads on, off, and several workers.
+MATRIX := offload="auto" offload="off" workers=1 workers=2 workers=4
+matrix: tools-test ## The namespace and interop tests with offloads on, off, and with 1, 2 and 4 workers: an hour
+	@for lines in $(foreach lines,$(MATRIX),'$(lines)'); do \
+	  echo "=== [interface] $$lines"; \
+	  VPND_TEST_INTERFACE="$$lines" cargo test --locked --no-fail-fast --test namespaces -- --test-threads=2 || failed+=" $$lines"; \
+	done; [ -z "$${failed:-}" ] || { echo "failed with:$$failed" >&2; exit 1; }
 
 long: tools-test peers ## What takes too long for CI: a real 120 s rekey, 1 GB each way, 10 minutes of traffic
 	cargo test --locked --release --test long -- --ignored --test-threads=1 --nocapture
