@@ -130,8 +130,7 @@ impl Contender {
                 Err(Failure::Said(format!("{} does not exist", program.display())))
             }
             Some(program) => Ok(Self::of(label, kind, Some(program))),
-            None => Self::found(label, kind)
-                .ok_or_else(|| Failure::Said(format!("{} is missing: {}", kind.name(), kind.remedy()))),
+            None => Self::found(label, kind).ok_or_else(|| missing(kind)),
         }
     }
 
@@ -149,6 +148,16 @@ impl Contender {
         let version = program.as_deref().map(version).unwrap_or_default();
         Self { label: label.to_owned(), kind, program, version, lines: Vec::new() }
     }
+}
+
+fn missing(kind: Kind) -> Failure {
+    let last = kind.candidates().pop().unwrap_or_default();
+    Failure::Said(format!(
+        "{} is missing, looked last for {}: {}",
+        kind.name(),
+        last.display(),
+        kind.remedy()
+    ))
 }
 
 /// The number in the first line of what it prints; nebula knows `-version` only.
