@@ -143,7 +143,7 @@ fn a_third_peer_is_reached_through_the_tunnel_to_the_second_but_not_through_its_
     left.set(&format!("peer {third} endpoint 10.78.0.2:5"));
     let ping = Ping { count: 5, patience: Duration::from_millis(20), ..Ping::to(ip("10.78.0.2")) };
     assert_eq!(left.host.ping_with(&ping).expect("ping runs").received, 0);
-    assert!(left.refused("routing_loop") >= 5);
+    assert!(wait_until(Duration::from_secs(10), || left.refused("routing_loop") >= 5));
     left.ping(right.inner4, 5);
     assert!(pair.left.vpnd().ended().is_none(), "log: {}", pair.left.log());
 }
