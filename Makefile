@@ -11,7 +11,7 @@ APT_TEST := $(APT_DEMO) wireguard-tools wireguard-go iperf3 iproute2 iptables ip
 PEER_PROFILE := CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off \
 	CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_DEBUG=false
 
-.PHONY: help demo test lint walls unit namespaces deny portable long install uninstall tools-demo tools-test peers
+.PHONY: help demo test lint walls unit namespaces deny portable long fuzz install uninstall tools-demo tools-test peers
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -36,14 +36,22 @@ portable: ## Without aws-lc: pure Rust alone
 	cargo test --locked --lib --no-default-features -- forward noise
 
 NAMESPACE_TESTS := $(addprefix --test ,namespaces host plane plane_udp plane_tun control lab)
-unit: ## Unit tests and the model
-	cargo test --locked --lib --bins --test model --test process
+unit: ## Unit tests, the model, random trains of packets
+	cargo test --locked --lib --bins --test model --test process --test trains
 
 namespaces: peers ## Tests that make namespaces and real tunnels, with every other implementation
 	cargo test --locked --no-fail-fast $(NAMESPACE_TESTS) -- --test-threads=2
 
-long: tools-test peers ## What takes too long for CI: a real 120 s rekey, 1 GB each way, 10 minutes of traffic
-	cargo test --locked --release --test long -- --ignored --test-threads=1 --nocapture
+long: tools-test peers ## What takes too long for CI: a real 120 s rekey, 1 GB each way, 10 minutes of traffic, a million trains
+	cargo test --locked --release --test long --test trains -- --ignored --test-threads=1 --nocapture
+
+# Needs a nightly Rust, a C++ compiler, and `cargo install cargo-fuzz`. What it keeps grows in target/fuzz, beside the
+# small corpus that `make unit` replays; an input that fails lies in fuzz/artifacts, and belongs into that corpus.
+fuzz: ## Vnet headers and trains of the fuzzer's choice for FUZZ_SECONDS; outside of CI
+	@tests/setup/packages g++
+	mkdir -p target/fuzz
+	cargo +nightly fuzz run offload target/fuzz fuzz/corpus/offload -- -max_len=1200 -max_total_time=$(FUZZ_SECONDS)
+FUZZ_SECONDS ?= 600
 
 install: ## Binary, unit and sample files, below DESTDIR and PREFIX
 	cargo build --release --locked

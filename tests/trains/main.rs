@@ -3,9 +3,11 @@
 
 mod dice;
 mod generator;
+mod lies;
 mod offload;
 mod plain;
 mod reference;
+mod second;
 mod tunnel;
 
 use dice::Dice;
@@ -62,4 +64,24 @@ fn trains_come_out_of_the_tunnel_as_they_went_in() {
 #[ignore = "takes minutes: make long"]
 fn a_million_trains_come_out_of_the_tunnel_as_they_went_in() {
     carried(1 << 32, MANY_TRAINS);
+}
+
+#[test]
+fn tun_rs_cuts_and_merges_alike() {
+    let merged = scenes(0, TRAINS / 4, second::check_scene);
+    assert!(merged > TRAINS / 4, "too little was merged to prove anything: {merged}");
+}
+
+/// Each input that `make fuzz` found worth keeping; whatever it finds to be wrong belongs there, too.
+#[test]
+fn what_the_fuzzer_found_holds() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/offload");
+    let files: Vec<_> = std::fs::read_dir(folder).expect("the corpus").collect();
+    assert!(files.len() >= 20, "only {} inputs in {folder}", files.len());
+    for file in files {
+        let path = file.expect("the corpus is readable").path();
+        let bytes = std::fs::read(&path).expect("the corpus is readable");
+        println!("{}", path.display());
+        offload::check_bytes(&bytes);
+    }
 }

@@ -236,9 +236,13 @@ impl Plain {
 
 /// RFC 1071: word after word, with the carry brought around.
 pub fn sum(bytes: &[u8]) -> u16 {
-    bytes.chunks(2).fold(0, |sum: u16, pair| {
-        let word = u16::from_be_bytes([pair[0], *pair.get(1).unwrap_or(&0)]);
-        let (sum, carry) = sum.overflowing_add(word);
-        sum + u16::from(carry)
-    })
+    let mut sum = 0;
+    let mut at = 0;
+    while at < bytes.len() {
+        let low = if at + 1 < bytes.len() { bytes[at + 1] } else { 0 };
+        sum += u32::from(bytes[at]) << 8 | u32::from(low);
+        sum = (sum & 0xffff) + (sum >> 16);
+        at += 2;
+    }
+    sum as u16
 }
