@@ -68,6 +68,9 @@ fn flow(dice: &mut Dice<'_>) -> Plain {
     if dice.one_in(6) {
         extend(dice, &mut flow);
     }
+    if dice.one_in(25) {
+        take_apart(dice, &mut flow);
+    }
     flow
 }
 
@@ -98,20 +101,23 @@ fn extend(dice: &mut Dice<'_>, flow: &mut Plain) {
     }
 }
 
+/// Makes fragments of them, or signs them: neither is cut or merged.
+fn take_apart(dice: &mut Dice<'_>, flow: &mut Plain) {
+    let offset = dice.pick(&[0, 1, 8, 9]);
+    flow.fragment |= dice.pick(&[MORE_FRAGMENTS, 5, MORE_FRAGMENTS | 5]);
+    flow.extensions.push(dice.pick(&[
+        (FRAGMENT, vec![0, 0, 0, offset, 0, 0, 0, 7]),
+        (AUTHENTICATION, vec![0, 1, 0, 0, 0, 0, 0, 7, 0, 0, 0, 1]),
+    ]));
+}
+
 /// A single packet that no kernel cuts: a fragment, one that is signed, one of another protocol.
 pub fn loner(dice: &mut Dice<'_>) -> Vec<u8> {
     let Train { mut whole, size } = train(dice);
     whole.payload.truncate(size);
     match dice.below(4) {
         0 => whole.protocol = dice.pick(&[1, 58, 47, 50, 132]),
-        1 if whole.v6 => {
-            let offset = dice.pick(&[0, 1, 8, 9]);
-            whole.extensions.push((FRAGMENT, vec![0, 0, 0, offset, 0, 0, 0, 7]));
-        }
-        1 => whole.fragment |= dice.pick(&[MORE_FRAGMENTS, 5, MORE_FRAGMENTS | 5]),
-        2 if whole.v6 => {
-            whole.extensions.push((AUTHENTICATION, vec![0, 1, 0, 0, 0, 0, 0, 7, 0, 0, 0, 1]));
-        }
+        1 => take_apart(dice, &mut whole),
         2 => whole.payload.clear(),
         _ => {}
     }
@@ -138,11 +144,13 @@ pub fn arriving(dice: &mut Dice<'_>, train: &Train) -> Vec<Vec<u8>> {
     // What a sender may do with identifications.
     match dice.below(4) {
         0 => pieces.iter_mut().for_each(|piece| piece.identification = train.whole.identification),
-        1 if dice.one_in(4) => {
+        1 if dice.one_in(4) => return with_zero_header_checksums(dice, pieces),
+        2 if dice.one_in(4) => {
             pieces.iter_mut().for_each(|piece| piece.identification = dice.below(3) as u16)
         }
         _ => {}
     }
+    lengthen(dice, train, &mut pieces);
     let spoiled = dice.one_in(2);
     if spoiled {
         displace(dice, &mut pieces);
@@ -150,6 +158,35 @@ pub fn arriving(dice: &mut Dice<'_>, train: &Train) -> Vec<Vec<u8>> {
     let one = |piece: &mut Plain| match spoiled && dice.one_in(8) {
         true => amiss(dice, piece),
         false => piece.bytes(),
+    };
+    pieces.iter_mut().map(one).collect()
+}
+
+/// One byte more than there is room for in one packet.
+fn lengthen(dice: &mut Dice<'_>, train: &Train, pieces: &mut [Plain]) {
+    let full = train.whole.headers() + train.whole.payload.len() == MOST;
+    if let [_, .., last] = pieces
+        && full
+        && last.payload.len() < train.size
+        && dice.one_in(2)
+    {
+        last.payload.push(7);
+    }
+}
+
+/// An identification for all, by which the checksum of the first one's IPv4 header comes out as zero; and one zero or
+/// the other in its place.
+fn with_zero_header_checksums(dice: &mut Dice<'_>, mut pieces: Vec<Plain>) -> Vec<Vec<u8>> {
+    let first = pieces[0].bytes();
+    let identification = sum(&[&first[4..6], &first[10..12]].concat());
+    let zero = dice.pick(&[0, 0xff]);
+    let one = |piece: &mut Plain| {
+        piece.identification = identification;
+        let mut bytes = piece.bytes();
+        if !piece.v6 && bytes[10..12] == [0; 2] {
+            bytes[10..12].fill(zero);
+        }
+        bytes
     };
     pieces.iter_mut().map(one).collect()
 }
@@ -171,7 +208,8 @@ fn amiss(dice: &mut Dice<'_>, piece: &mut Plain) -> Vec<u8> {
         0..=3 => piece.flags ^= dice.pick(&[PSH, PSH, FIN, SYN, RST, URG, CWR, ECE, ACK]),
         4 => piece.window ^= 1,
         5 => piece.acknowledgement ^= 1,
-        6 => piece.tcp_options = tcp_options(dice),
+        6 if dice.one_in(2) => piece.tcp_options = tcp_options(dice),
+        6 => alter_option(piece),
         7 => piece.hops ^= 1,
         8 => piece.tos ^= dice.pick(&[1, 2, 4]),
         9 => piece.fragment ^= dice.pick(&[DONT_FRAGMENT, MORE_FRAGMENTS, 0x8000, 1]),
@@ -187,17 +225,22 @@ fn amiss(dice: &mut Dice<'_>, piece: &mut Plain) -> Vec<u8> {
     piece.bytes()
 }
 
-/// A payload, or an identification, by which a checksum comes out as zero; and one zero or the other in its field.
+/// The last byte of whatever stands between the fixed IP header and the payload.
+fn alter_option(piece: &mut Plain) {
+    let extension = piece.extensions.last_mut().map(|(_, body)| body);
+    let options = if piece.v6 { extension } else { Some(&mut piece.options) };
+    match options.and_then(|options| options.last_mut()) {
+        Some(last) => *last ^= 1,
+        None => piece.tcp_options.iter_mut().take(1).for_each(|option| *option ^= 1),
+    }
+}
+
+/// A payload by which the checksum comes out as zero; and one zero or the other in its field.
 fn with_zero_checksum(dice: &mut Dice<'_>, piece: &mut Plain) -> Vec<u8> {
-    let in_header = !piece.v6 && dice.one_in(2);
-    let field = if in_header { 10 } else { piece.checksum_at() };
-    let add = |word: [u8; 2], bytes: &[u8]| sum(&[word, [bytes[field], bytes[field + 1]]].concat());
-    if in_header {
-        let number = add(piece.identification.to_be_bytes(), &piece.bytes());
-        piece.identification = number;
-    } else if let Some(&[a, b]) = piece.payload.first_chunk() {
-        let word = add([a, b], &piece.bytes()).to_be_bytes();
-        piece.payload[..2].copy_from_slice(&word);
+    let field = piece.checksum_at();
+    if piece.payload.len() >= 2 {
+        let word = sum(&[&piece.payload[..2], &piece.bytes()[field..field + 2]].concat());
+        piece.payload[..2].copy_from_slice(&word.to_be_bytes());
     }
     let mut bytes = piece.bytes();
     if [[0; 2], [0xff; 2]].contains(&[bytes[field], bytes[field + 1]]) {

@@ -163,6 +163,6 @@ fn check_packets(bytes: &[u8]) {
         }
         packets.push(packet);
     }
-    let (tcp, udp) = (bytes.len() % 5 != 0, bytes.len() % 7 != 0);
+    let (tcp, udp) = (!bytes.len().is_multiple_of(5), !bytes.len().is_multiple_of(7));
     check_merge(&mut Dice::Bytes(&[]), Merge { tcp, udp }, &packets);
 }
