@@ -14,8 +14,8 @@ APT_BENCH_PEERS := wireguard-go wireguard-tools nebula openvpn openssl
 PEER_PROFILE := CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off \
 	CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_DEBUG=false
 
-.PHONY: help demo test lint walls unit namespaces deny portable matrix long install uninstall tools-demo tools-test peers \
-	bench bench-peers bench-micro tools-bench
+.PHONY: help demo test lint walls unit namespaces deny portable matrix long fuzz install uninstall tools-demo tools-test \
+	peers bench bench-peers bench-micro tools-bench
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -40,8 +40,8 @@ portable: ## Without aws-lc: pure Rust alone
 	cargo test --locked --lib --no-default-features -- forward noise
 
 NAMESPACE_TESTS := $(addprefix --test ,namespaces host plane plane_udp plane_tun control lab)
-unit: ## Unit tests and the model
-	cargo test --locked --lib --bins --test model --test order --test process
+unit: ## Unit tests, the model, the order of batches, random trains of packets
+	cargo test --locked --lib --bins --test model --test order --test process --test trains
 	cargo test --locked -p vpnd-bench
 
 namespaces: peers ## Tests that make namespaces and real tunnels, with every other implementation
@@ -55,8 +55,16 @@ matrix: tools-test ## The namespace and interop tests with offloads on, off, and
 	  VPND_TEST_INTERFACE="$$lines" cargo test --locked --no-fail-fast --test namespaces -- --test-threads=2 || failed+=" $$lines"; \
 	done; [ -z "$${failed:-}" ] || { echo "failed with:$$failed" >&2; exit 1; }
 
-long: tools-test peers ## What takes too long for CI: a real 120 s rekey, 1 GB each way, 10 minutes of traffic
-	cargo test --locked --release --test long -- --ignored --test-threads=1 --nocapture
+long: tools-test peers ## What takes too long for CI: a real 120 s rekey, 1 GB each way, 10 minutes of traffic, a million trains
+	cargo test --locked --release --test long --test trains -- --ignored --test-threads=1 --nocapture
+
+# Needs a nightly Rust, a C++ compiler, and `cargo install cargo-fuzz`. What it keeps grows in target/fuzz, beside the
+# small corpus that `make unit` replays; an input that fails lies in fuzz/artifacts, and belongs into that corpus.
+fuzz: ## Vnet headers and trains of the fuzzer's choice for FUZZ_SECONDS; outside of CI
+	@tests/setup/packages g++
+	mkdir -p target/fuzz
+	cargo +nightly fuzz run offload target/fuzz fuzz/corpus/offload -- -max_len=1200 -max_total_time=$(FUZZ_SECONDS)
+FUZZ_SECONDS ?= 600
 
 bench: tools-bench ## vpnd beside each other VPN program that is found, in turn; BENCH="--rounds 3" and such
 	cargo build --release --locked
