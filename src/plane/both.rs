@@ -1,6 +1,6 @@
 //! Both directions in one thread: what a machine with one core has the most of.
 
-use std::os::fd::AsFd;
+use std::{os::fd::AsFd, time::Duration};
 
 use super::{
     Fatal, inbound, outbound,
@@ -12,12 +12,16 @@ use crate::sys::poll::{self, Interest};
 pub(super) fn run(shared: &Shared) -> Result<(), Fatal> {
     let (mut out, mut inb) = (outbound::Walk::new(shared), inbound::Walk::new(shared));
     while !shared.stopping() {
-        let sockets = inb.current_sockets();
+        let (sockets, at_once) = {
+            let mut input = shared.inbound.input();
+            (input.sockets(&shared.sockets), input.any().then_some(Duration::ZERO))
+        };
         let [v4, v6] = inbound::waited_for(&sockets);
         let [tun, wake_out, wake_in] =
             [shared.tun.as_fd(), shared.outbound.wake.as_fd(), shared.inbound.wake.as_fd()]
                 .map(|fd| Some((fd, Interest::Read)));
-        let Ok([tun, v4, v6, wake_out, wake_in]) = poll::wait([tun, v4, v6, wake_out, wake_in], None) else {
+        let Ok([tun, v4, v6, wake_out, wake_in]) = poll::wait([tun, v4, v6, wake_out, wake_in], at_once)
+        else {
             rest(&shared.inbound.wake);
             continue;
         };

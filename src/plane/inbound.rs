@@ -1,10 +1,6 @@
 //! The inbound loop: UDP → forward → TUN.
 
-use std::{
-    io,
-    os::fd::AsFd,
-    sync::{Arc, MutexGuard},
-};
+use std::{io, os::fd::AsFd, sync::MutexGuard};
 
 use super::{
     Fatal, UdpSockets,
@@ -30,12 +26,12 @@ pub(super) fn run(shared: &Shared) -> Result<(), Fatal> {
     let mut walk = Walk::new(shared);
     while !shared.stopping() {
         let mut input = shared.inbound.input();
+        let sockets = input.sockets(&shared.sockets);
         if input.any() && input.rounds < ROUNDS {
-            walk.round(input, BATCH)?;
+            walk.round(input, &sockets, BATCH)?;
             continue;
         }
         let at_once = input.any();
-        let sockets = walk.current_sockets();
         let [v4, v6] = waited_for(&sockets);
         let wake = Some((shared.inbound.wake.as_fd(), Interest::Read));
         let Ok([v4, v6, wake]) = poll::wait([v4, v6, wake], at_once.then_some(std::time::Duration::ZERO))
@@ -48,7 +44,7 @@ pub(super) fn run(shared: &Shared) -> Result<(), Fatal> {
         }
         is_ready(&mut input, [v4, v6]);
         if input.any() {
-            walk.round(input, if at_once { BATCH } else { 1 })?;
+            walk.round(input, &sockets, if at_once { BATCH } else { 1 })?;
         }
     }
     // The next one that waits for input is to see it, too.
@@ -70,7 +66,6 @@ pub(super) fn is_ready(input: &mut Input, sockets: [Ready; 2]) {
 /// What a worker keeps from batch to batch.
 pub(super) struct Walk<'a> {
     shared: &'a Shared,
-    sockets: Arc<UdpSockets>,
     buffer: Aligned,
     arrivals: Vec<Arrival>,
     deliveries: Deliveries,
@@ -81,7 +76,6 @@ impl<'a> Walk<'a> {
     pub(super) fn new(shared: &'a Shared) -> Self {
         Self {
             shared,
-            sockets: shared.sockets.load_full(),
             buffer: Aligned::new(CAPACITY),
             arrivals: Vec::with_capacity(BATCH),
             deliveries: Deliveries::new(),
@@ -93,31 +87,28 @@ impl<'a> Walk<'a> {
     pub(super) fn rounds(&mut self) -> Result<(), Fatal> {
         let mut limit = 1;
         for _ in 0..ROUNDS {
-            let input = self.shared.inbound.input();
+            let mut input = self.shared.inbound.input();
+            let sockets = input.sockets(&self.shared.sockets);
             if !input.any() {
                 break;
             }
-            self.round(input, limit)?;
+            self.round(input, &sockets, limit)?;
             limit = BATCH;
         }
         Ok(())
     }
 
-    /// The sockets that are in use now. What the old ones had received was drained before.
-    pub(super) fn current_sockets(&mut self) -> Arc<UdpSockets> {
-        let current = self.shared.sockets.load();
-        if !Arc::ptr_eq(&current, &self.sockets) {
-            self.sockets = Arc::clone(&current);
-        }
-        Arc::clone(&self.sockets)
-    }
-
     /// Takes one batch of at most `limit` receives, and delivers what is in it: one look at the clock for all. The
     /// first after a silence goes alone and at once; what has piled up meanwhile, together.
-    fn round(&mut self, mut input: MutexGuard<'_, Input>, limit: usize) -> Result<(), Fatal> {
+    fn round(
+        &mut self,
+        mut input: MutexGuard<'_, Input>,
+        sockets: &UdpSockets,
+        limit: usize,
+    ) -> Result<(), Fatal> {
         let now = self.shared.clock.boot();
         input.rounds += 1;
-        self.fill(&mut input, limit, now);
+        self.fill(&mut input, sockets, limit, now);
         if self.arrivals.is_empty() {
             return Ok(());
         }
@@ -150,14 +141,13 @@ impl<'a> Walk<'a> {
 
     /// Receives what waits in both sockets, in turns so that neither starves, until they are drained or the batch is
     /// large enough.
-    fn fill(&mut self, input: &mut Input, limit: usize, now: Time) {
-        let sockets = self.current_sockets();
+    fn fill(&mut self, input: &mut Input, sockets: &UdpSockets, limit: usize, now: Time) {
         let mut used = 0;
         while used < BATCH_BYTES && self.arrivals.len() < limit && input.any() {
             for (at, family) in [Family::V4, Family::V6].into_iter().enumerate() {
                 // The one before may have taken the last place.
                 if input.more[at] && self.arrivals.len() < limit && used < CAPACITY - DATAGRAM {
-                    input.more[at] = self.next(&sockets, family, &mut used, now);
+                    input.more[at] = self.next(sockets, family, &mut used, now);
                 }
             }
         }

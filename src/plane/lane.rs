@@ -2,12 +2,16 @@
 
 use std::{
     io,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use arc_swap::ArcSwap;
+
 use super::{
+    UdpSockets,
     order::{Order, Ticket},
     pace::LogGate,
+    shared::ROUNDS,
 };
 use crate::sys::event::EventFd;
 
@@ -29,12 +33,34 @@ pub(super) struct Input {
     pub(super) more: [bool; 2],
     /// Batches since all descriptors were looked at.
     pub(super) rounds: usize,
+    /// The sockets that are read.
+    sockets: Option<Arc<UdpSockets>>,
+    /// They were replaced: batches that are still taken from them.
+    last_rounds: usize,
 }
 
 impl Input {
     /// May any descriptor hold more?
     pub(super) fn any(&self) -> bool {
         self.more.contains(&true)
+    }
+
+    /// The sockets to read. When others took their place, what the old ones had received comes first.
+    pub(super) fn sockets(&mut self, current: &ArcSwap<UdpSockets>) -> Arc<UdpSockets> {
+        let current = current.load();
+        let known = self.sockets.get_or_insert_with(|| Arc::clone(&current));
+        if Arc::ptr_eq(known, &current) {
+            return Arc::clone(known);
+        }
+        if self.last_rounds == 0 {
+            (self.last_rounds, self.more) = (ROUNDS, [true; 2]);
+        }
+        self.last_rounds -= 1;
+        if self.last_rounds == 0 || !self.more.contains(&true) {
+            (self.last_rounds, self.more) = (0, [true; 2]);
+            *known = Arc::clone(&current);
+        }
+        Arc::clone(known)
     }
 }
 
@@ -64,5 +90,29 @@ impl Lane {
         let ticket = self.order.ticket();
         let kept = (self.workers == 1 || !input.any()).then_some(input);
         (ticket, kept)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_old_sockets_had_received_comes_before_the_new_ones_but_not_for_ever() {
+        let sockets = || Arc::new(UdpSockets::bind(0, 0).expect("a port"));
+        let (old, new, newest) = (sockets(), sockets(), sockets());
+        let current = ArcSwap::new(old.clone());
+        let mut input = Input::default();
+        let reads = |input: &mut Input, which: &Arc<UdpSockets>| Arc::ptr_eq(&input.sockets(&current), which);
+        assert!(reads(&mut input, &old) && !input.any(), "nothing is known to wait");
+        current.store(new.clone());
+        assert!(reads(&mut input, &old) && input.any(), "they may hold something");
+        assert!(reads(&mut input, &old), "and do");
+        input.more = [false; 2];
+        assert!(reads(&mut input, &new) && input.any(), "drained");
+        current.store(newest.clone());
+        let rounds = (0..).find(|_| reads(&mut input, &newest)).expect("an end");
+        assert_eq!(rounds, ROUNDS - 1, "a flood of the old port ends there");
+        assert!(reads(&mut input, &newest) && input.any());
     }
 }
