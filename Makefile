@@ -11,7 +11,8 @@ APT_TEST := $(APT_DEMO) wireguard-tools wireguard-go iperf3 iproute2 iptables ip
 PEER_PROFILE := CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off \
 	CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_DEBUG=false
 
-.PHONY: help demo test lint walls unit namespaces deny portable long install uninstall tools-demo tools-test peers
+.PHONY: help demo test lint walls unit namespaces deny portable long install install-files uninstall
+.PHONY: tools-demo tools-test peers
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -47,13 +48,19 @@ long: tools-test peers ## What takes too long for CI: a real 120 s rekey, 1 GB e
 
 install: ## Binary, unit and sample files, below DESTDIR and PREFIX
 	cargo build --release --locked
-	install -Dm755 target/release/vpnd $(DESTDIR)$(PREFIX)/bin/vpnd
+	@$(MAKE) --no-print-directory install-files
+	if [ -z "$(DESTDIR)" ] && [ -d /run/systemd/system ]; then systemd-sysusers vpnd.conf; systemctl daemon-reload; fi
+
+install-files:
+	install -Dm755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/vpnd
 	install -Dm644 systemd/vpnd@.service $(DESTDIR)/etc/systemd/system/vpnd@.service
+	install -Dm644 systemd/vpnd.sysusers $(DESTDIR)/etc/sysusers.d/vpnd.conf
 	install -dm700 $(DESTDIR)/etc/vpnd
 PREFIX ?= /usr/local
+BINARY ?= target/release/vpnd
 
-uninstall: ## Removes what install placed; /etc/vpnd stays
-	rm -f $(DESTDIR)$(PREFIX)/bin/vpnd $(DESTDIR)/etc/systemd/system/vpnd@.service
+uninstall: ## Removes what install placed; /etc/vpnd and the user stay
+	rm -f $(DESTDIR)$(PREFIX)/bin/vpnd $(DESTDIR)/etc/systemd/system/vpnd@.service $(DESTDIR)/etc/sysusers.d/vpnd.conf
 
 tools-demo:
 	@tests/setup/packages $(APT_DEMO)
