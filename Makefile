@@ -7,11 +7,12 @@ PEERS ?= $(HOME)/.cache/vpnd/peers
 export VPND_PEERS := $(PEERS)
 APT_DEMO := gcc libc6-dev nftables
 APT_TEST := $(APT_DEMO) wireguard-tools wireguard-go iperf3 iproute2 iptables iputils-ping tcpdump strace systemd
+APT_SYSTEMD := gcc libc6-dev qemu-system-x86 mmdebstrap debian-archive-keyring e2fsprogs
 # Quick to build rather than quick to run: tests need these peers to be right, not fast.
 PEER_PROFILE := CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off \
 	CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_DEBUG=false
 
-.PHONY: help demo test lint walls unit namespaces deny portable long install install-files uninstall
+.PHONY: help demo test lint walls unit namespaces deny portable long test-systemd install install-files uninstall
 .PHONY: tools-demo tools-test peers
 
 help: ## List the targets
@@ -45,6 +46,11 @@ namespaces: peers ## Tests that make namespaces and real tunnels, with every oth
 
 long: tools-test peers ## What takes too long for CI: a real 120 s rekey, 1 GB each way, 10 minutes of traffic
 	cargo test --locked --release --test long -- --ignored --test-threads=1 --nocapture
+
+test-systemd: ## The unit under a real systemd, with the kernel's own WireGuard as a peer: a guest in qemu
+	@tests/setup/packages $(APT_SYSTEMD)
+	cargo build --locked --bin vpnd
+	tests/systemd/run target/debug/vpnd
 
 install: ## Binary, unit and sample files, below DESTDIR and PREFIX
 	cargo build --release --locked
