@@ -251,6 +251,10 @@ impl Layout {
             let field = self.transport + UDP_CHECKSUM;
             return packet[field..field + 2] != [0; 2];
         }
+        // Of the two zeros that a sum has, this one is right, too, and would come back as the other.
+        if packet[self.transport + TCP_CHECKSUM..][..2] == [0xff; 2] {
+            return false;
+        }
         let flags = packet[self.transport + 13];
         flags & ACK != 0 && flags & !MERGEABLE == 0
     }
@@ -279,7 +283,9 @@ impl Layout {
 
     fn checksums_are_right(self, packet: &[u8]) -> bool {
         let Ok(header) = ip::parse(packet) else { return false };
-        if header.source.is_ipv4() && !Sum::of(&packet[..self.transport]).is_right() {
+        let internet = &packet[..self.transport];
+        // The other zero, as above.
+        if header.source.is_ipv4() && (!Sum::of(internet).is_right() || internet[10..12] == [0xff; 2]) {
             return false;
         }
         let protocol = if self.tcp { TCP } else { UDP };
@@ -304,3 +310,6 @@ fn step(tail: &Tail, packet: &[u8]) -> Option<u16> {
     let possible = grown == 1 || grown == 0 && packet[6] & DONT_FRAGMENT != 0;
     (possible && tail.step.is_none_or(|step| step == grown)).then_some(grown)
 }
+
+#[cfg(test)]
+mod tests;

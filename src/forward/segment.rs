@@ -67,7 +67,7 @@ struct Cut {
     headers: usize,
     /// Bytes of payload in each segment but the last.
     size: usize,
-    /// Of addresses and protocol.
+    /// The pseudo-header's without its length.
     pseudo_header: Sum,
 }
 
@@ -141,10 +141,11 @@ impl Cut {
             start: upper.at as u16,
             offset: if tcp { TCP_CHECKSUM } else { UDP_CHECKSUM } as u16,
         };
-        if vnet.checksum.is_some_and(|place| place != right) {
-            return Err(Lie::ChecksumElsewhere);
-        }
-        let pseudo_header = Sum::pseudo_header(header.source, header.destination, upper.protocol);
+        let pseudo_header = match vnet.checksum {
+            None => Sum::pseudo_header(header.source, header.destination, upper.protocol),
+            Some(place) if place != right => return Err(Lie::ChecksumElsewhere),
+            Some(_) => partial_sum(&packet[upper.at..], right.offset.into()),
+        };
         let size = vnet.gso_size.into();
         Ok(Self { tcp, transport: upper.at, headers, size, pseudo_header })
     }
@@ -173,6 +174,12 @@ impl Cut {
         };
         transport[field..field + 2].copy_from_slice(&checksum);
     }
+}
+
+/// What the field holds of the pseudo-header, less the length of the whole. With a routing header these are not the
+/// addresses of the IP header (RFC 8200, section 8.1), and only who sent it knows them.
+fn partial_sum(transport: &[u8], field: usize) -> Sum {
+    Sum::of(&transport[field..field + 2]) + Sum::word(!(transport.len() as u16))
 }
 
 /// Bytes of the transport header, if it is of the kind that is to be cut, and all there.
@@ -220,3 +227,6 @@ fn write_tcp(header: &mut [u8], at: usize, size: usize, last: bool) {
         header[13] &= !(FIN | PSH);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -28,6 +28,8 @@ pub struct UdpSockets {
     port: u16,
     /// Several datagrams may leave by one call (UDP_SEGMENT).
     segments: bool,
+    /// Several may come by one call (UDP_GRO).
+    gathers: bool,
     /// Drops that were told of, by family.
     dropped: [AtomicU32; 2],
 }
@@ -99,16 +101,18 @@ impl UdpSockets {
     /// A taken port is an error that says who holds it (`/proc/net/udp` and the owner's process, if it can be seen).
     pub fn bind(port: u16, fwmark: u32) -> io::Result<Self> {
         let (v4, v6, port) = bind::both(port, fwmark)?;
-        Ok(Self { v4, v6, port, segments: false, dropped: Default::default() })
+        Ok(Self { v4, v6, port, segments: false, gathers: false, dropped: Default::default() })
     }
 
     /// Lets several datagrams leave and come by one call, where the kernel can do that.
     pub fn enable_offload(&mut self) {
         let sockets = [Some(&self.v4), self.v6.as_ref()];
         let received = sockets.into_iter().flatten().map(|socket| socket::enable_gro(socket.as_fd()));
-        if let Some(error) = received.filter_map(Result::err).next_back() {
+        let received: io::Result<Vec<()>> = received.collect();
+        if let Err(error) = &received {
             tracing::info!(%error, "this kernel receives datagrams one by one (no UDP_GRO)");
         }
+        self.gathers = received.is_ok();
         self.segments = sockets.into_iter().flatten().all(|socket| socket::can_segment(socket.as_fd()));
         if !self.segments {
             tracing::info!("this kernel sends datagrams one by one (no UDP_SEGMENT)");
@@ -118,6 +122,11 @@ impl UdpSockets {
     /// May several datagrams leave by one call?
     pub fn segments(&self) -> bool {
         self.segments
+    }
+
+    /// May several datagrams come by one call?
+    pub fn gathers(&self) -> bool {
+        self.gathers
     }
 
     /// The port.

@@ -106,7 +106,22 @@ impl Plane {
             plane.spawn(format!("vpnd-out{number}"), outbound::run)?;
             plane.spawn(format!("vpnd-in{number}"), inbound::run)?;
         }
+        plane.tell(workers.max(1));
         Ok(plane)
+    }
+
+    /// What is in force, after all that the kernel left out.
+    fn tell(&self, workers: usize) {
+        let (merge, sockets) = (self.shared.tun.merge(), self.shared.sockets.load());
+        tracing::info!(
+            tso = merge.tcp,
+            uso = merge.udp,
+            udp_segment = sockets.segments(),
+            udp_gro = sockets.gathers(),
+            workers,
+            threads = self.threads.len(),
+            "offloads"
+        );
     }
 
     fn spawn(&mut self, name: String, run: fn(&Shared) -> Result<(), Fatal>) -> io::Result<()> {

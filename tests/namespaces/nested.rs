@@ -10,7 +10,7 @@ use vpnd::{
 
 use crate::{
     common::need_root,
-    world::{NodeFile, PORT, Pair, PeerText, Spec, carries, start_vpnd, wait_until},
+    world::{NodeFile, PORT, Pair, PeerText, Spec, as_in_matrix, carries, start_vpnd, wait_until},
 };
 
 /// A second vpnd on a host that has one already.
@@ -32,7 +32,7 @@ impl Second<'_> {
             self.mtu,
             self.peer.toml()
         );
-        let mut setup = Setup::new(env!("CARGO_BIN_EXE_vpnd"), toml);
+        let mut setup = Setup::new(env!("CARGO_BIN_EXE_vpnd"), as_in_matrix(&toml));
         setup.label = "second".to_owned();
         Daemon::start(host, &setup).unwrap_or_else(|error| panic!("the second vpnd does not start: {error}"))
     }

@@ -12,7 +12,7 @@ use vpnd::lab::{Host, Process, link};
 
 use crate::{
     common::need_root,
-    world::{DEVICE, Outer, PORT, Pair, Spec, wait_until},
+    world::{DEVICE, Outer, PORT, Pair, Spec, sh, wait_until},
 };
 
 /// What both ends say to each other, over and over.
@@ -181,6 +181,10 @@ fn on_the_wire_is_wireguard_and_not_one_clear_byte() {
     for outer in [Outer::V4, Outer::V6] {
         let pair = Pair::start("wiretap", &Spec { outer, ..Spec::default() });
         let [left, right] = [&pair.left, &pair.right];
+        // The kernel cuts what leaves together before it is on the wire, as it does for a card that cannot.
+        for node in [left, right] {
+            sh(&node.host, "ip link set eth0 gso_max_segs 1");
+        }
         let (wire, inside) = (Tap::start(&left.host, "eth0"), Tap::start(&left.host, DEVICE));
         for address in [right.inner4, right.inner6] {
             left.ping(address, 2);
@@ -192,7 +196,8 @@ fn on_the_wire_is_wireguard_and_not_one_clear_byte() {
 
         // The same search finds the words where they are clear.
         let said = inside.iter().filter(|packet| contains(packet, SECRET)).count();
-        assert!(said > 3 * BULK / 1500, "{said} packets in the tunnel say it");
+        // Inside they may be super-packets.
+        assert!(said > 3 * BULK / 65_536, "{said} packets in the tunnel say it");
         for frame in &wire {
             let seen = look(frame);
             let start = &frame[..frame.len().min(100)];

@@ -2,6 +2,9 @@
 
 mod inbound;
 mod outbound;
+#[path = "../../../tests/trains/plain.rs"]
+#[allow(dead_code, reason = "the random trains use all of it")]
+pub(super) mod plain;
 mod queues;
 mod together;
 
