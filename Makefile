@@ -7,6 +7,7 @@ PEERS ?= $(HOME)/.cache/vpnd/peers
 export VPND_PEERS := $(PEERS)
 APT_DEMO := gcc libc6-dev nftables
 APT_TEST := $(APT_DEMO) wireguard-tools wireguard-go iperf3 iproute2 iptables iputils-ping tcpdump strace systemd
+APT_SYSTEMD := gcc libc6-dev qemu-system-x86 mmdebstrap debian-archive-keyring e2fsprogs
 APT_BENCH := gcc libc6-dev iperf3 iputils-ping
 # Programs to compare with; the bench measures those that it finds.
 APT_BENCH_PEERS := wireguard-go wireguard-tools nebula openvpn openssl
@@ -14,8 +15,8 @@ APT_BENCH_PEERS := wireguard-go wireguard-tools nebula openvpn openssl
 PEER_PROFILE := CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off \
 	CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_DEBUG=false
 
-.PHONY: help demo test lint walls unit namespaces deny portable matrix long fuzz install uninstall tools-demo tools-test \
-	peers bench bench-peers bench-micro tools-bench
+.PHONY: help demo test lint walls unit namespaces deny portable matrix long fuzz test-systemd install install-files \
+	uninstall tools-demo tools-test peers bench bench-peers bench-micro tools-bench
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -81,15 +82,26 @@ bench-micro: ## What each step of a packet's walk costs
 	cargo bench --locked -p vpnd-micro
 	cargo run --quiet --locked -p vpnd-bench -- --micro target/criterion
 
+test-systemd: ## The unit under a real systemd, with the kernel's own WireGuard as a peer: a guest in qemu
+	@tests/setup/packages $(APT_SYSTEMD)
+	cargo build --locked --bin vpnd
+	tests/systemd/run target/debug/vpnd
+
 install: ## Binary, unit and sample files, below DESTDIR and PREFIX
 	cargo build --release --locked
-	install -Dm755 target/release/vpnd $(DESTDIR)$(PREFIX)/bin/vpnd
+	@$(MAKE) --no-print-directory install-files
+	if [ -z "$(DESTDIR)" ] && [ -d /run/systemd/system ]; then systemd-sysusers vpnd.conf; systemctl daemon-reload; fi
+
+install-files:
+	install -Dm755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/vpnd
 	install -Dm644 systemd/vpnd@.service $(DESTDIR)/etc/systemd/system/vpnd@.service
+	install -Dm644 systemd/vpnd.sysusers $(DESTDIR)/etc/sysusers.d/vpnd.conf
 	install -dm700 $(DESTDIR)/etc/vpnd
 PREFIX ?= /usr/local
+BINARY ?= target/release/vpnd
 
-uninstall: ## Removes what install placed; /etc/vpnd stays
-	rm -f $(DESTDIR)$(PREFIX)/bin/vpnd $(DESTDIR)/etc/systemd/system/vpnd@.service
+uninstall: ## Removes what install placed; /etc/vpnd and the user stay
+	rm -f $(DESTDIR)$(PREFIX)/bin/vpnd $(DESTDIR)/etc/systemd/system/vpnd@.service $(DESTDIR)/etc/sysusers.d/vpnd.conf
 
 tools-demo:
 	@tests/setup/packages $(APT_DEMO)

@@ -1,0 +1,70 @@
+# The unit under a real systemd: it starts, says ready, carries packets, and is as confined as it says.
+
+scenario_systemd_accepts_the_unit_without_a_word() {
+  local said
+  said=$(systemd-analyze verify vpnd@vpn0.service 2>&1)
+  equal "$said" "" "systemd-analyze verify"
+}
+
+scenario_the_sandbox_leaves_little_open() {
+  systemd-analyze security --threshold=17 vpnd@vpn0.service
+}
+
+scenario_two_instances_start_and_say_that_they_are_ready() {
+  local unit
+  systemctl start vpnd@vpn0 vpnd@vpn1
+  for unit in vpnd@vpn0 vpnd@vpn1; do
+    equal "$(property $unit Type,ActiveState,SubState,NRestarts)" "notify 0 active running" "$unit"
+    [ -n "$(property $unit StatusText)" ] || fail "$unit says no status"
+  done
+}
+
+scenario_two_instances_carry_pings_of_both_families() {
+  pings left 10.77.0.2
+  pings left fd77::2
+  pings right 10.77.0.1
+  pings right fd77::1
+}
+
+scenario_a_default_route_leads_through_the_tunnel() {
+  pings right 203.0.113.1
+}
+
+scenario_a_host_behind_is_told_in_the_gateways_name_that_nobody_has_a_destination() {
+  sysctl -q -w net.ipv4.ip_forward=1
+  ip -n kernel route add 10.77.0.9/32 via 198.51.100.1
+  in_host kernel ping -n -c 3 -i 0.5 -W 2 10.77.0.9 >/tmp/answers || true
+  grep -F 'From 198.51.100.1 icmp_seq=1 Destination Host Unreachable' /tmp/answers
+  ip -n kernel route del 10.77.0.9/32
+  sysctl -q -w net.ipv4.ip_forward=0
+}
+
+scenario_tcp_passes_both_ways() {
+  sends left right 10.77.0.2
+  sends right left fd77::1
+}
+
+scenario_the_process_is_confined() {
+  local unit pid
+  for unit in vpnd@vpn0 vpnd@vpn1; do
+    pid=$(property $unit MainPID)
+    grep -E '^(Uid|NoNewPrivs|Seccomp|Cap(Eff|Bnd)):' "/proc/$pid/status" | tr -s '\t\n' ' ' >/tmp/status
+    # CAP_NET_BIND_SERVICE is bit 10, CAP_NET_ADMIN 12, CAP_NET_RAW 13; 2 is a filter.
+    grep -E '^Uid: [1-9].* CapEff: 0{12}3400 CapBnd: 0{12}3400 NoNewPrivs: 1 Seccomp: 2 $' /tmp/status
+    nsenter -t "$pid" -m sh -xc '! touch /etc/vpnd/x && ! touch /usr/x && ! ls /root/.profile && ! ls /dev/nvme0n1'
+  done
+}
+
+scenario_wg_and_vpnd_show_the_running_tunnel() {
+  wg show vpn0 | grep -F "peer: $(public wg0)"
+  vpnd status vpn0 | grep -F kernel
+}
+
+scenario_the_journal_names_the_unit_and_the_program() {
+  local fields
+  fields=$(journalctl -b -u vpnd@vpn0 -o json --output-fields=SYSLOG_IDENTIFIER,_SYSTEMD_UNIT,MESSAGE | grep '"[^"]* up ')
+  grep -F '"SYSLOG_IDENTIFIER":"vpnd"' <<<"$fields"
+  grep -F '"_SYSTEMD_UNIT":"vpnd@vpn0.service"' <<<"$fields"
+  # The time and the colours are the journal's.
+  refused grep -E '[0-9]{4}-[0-9]{2}-[0-9]{2}T|\\u001b' <<<"$fields"
+}
