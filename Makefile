@@ -7,11 +7,15 @@ PEERS ?= $(HOME)/.cache/vpnd/peers
 export VPND_PEERS := $(PEERS)
 APT_DEMO := gcc libc6-dev nftables
 APT_TEST := $(APT_DEMO) wireguard-tools wireguard-go iperf3 iproute2 iptables iputils-ping tcpdump strace systemd
+APT_BENCH := gcc libc6-dev iperf3 iputils-ping
+# Programs to compare with; the bench measures those that it finds.
+APT_BENCH_PEERS := wireguard-go wireguard-tools nebula openvpn openssl
 # Quick to build rather than quick to run: tests need these peers to be right, not fast.
 PEER_PROFILE := CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off \
 	CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_DEBUG=false
 
-.PHONY: help demo test lint walls unit namespaces deny portable long fuzz install uninstall tools-demo tools-test peers
+.PHONY: help demo test lint walls unit namespaces deny portable matrix long fuzz install uninstall tools-demo tools-test peers \
+	bench bench-peers bench-micro tools-bench
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -23,10 +27,10 @@ demo: tools-demo ## Two hosts in network namespaces, a tunnel, and the way a pac
 test: tools-test lint walls portable unit namespaces ## Everything CI runs; as root, since tunnels are made
 
 lint: ## Formatting, clippy, documentation, dependencies; warnings are errors
-	cargo fmt --check
-	cargo clippy --locked --all-targets -- -D warnings
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
-	$(PEERS)/bin/cargo-deny --all-features check --hide-inclusion-graph bans licenses sources
+	$(PEERS)/bin/cargo-deny --workspace --all-features check --hide-inclusion-graph bans licenses sources
 
 walls: ## The walls between the rooms
 	cargo check --locked --lib --no-default-features
@@ -37,10 +41,19 @@ portable: ## Without aws-lc: pure Rust alone
 
 NAMESPACE_TESTS := $(addprefix --test ,namespaces host plane plane_udp plane_tun control lab)
 unit: ## Unit tests, the model, random trains of packets
-	cargo test --locked --lib --bins --test model --test process --test trains
+	cargo test --locked --lib --bins --test model --test order --test process --test trains
+	cargo test --locked -p vpnd-bench
 
 namespaces: peers ## Tests that make namespaces and real tunnels, with every other implementation
 	cargo test --locked --no-fail-fast $(NAMESPACE_TESTS) -- --test-threads=2
+
+# Each line for [interface]; offloads on, off, and several workers.
+MATRIX := offload="auto" offload="off" workers=1 workers=2 workers=4
+matrix: tools-test ## The namespace and interop tests with offloads on, off, and with 1, 2 and 4 workers: an hour
+	@for lines in $(foreach lines,$(MATRIX),'$(lines)'); do \
+	  echo "=== [interface] $$lines"; \
+	  VPND_TEST_INTERFACE="$$lines" cargo test --locked --no-fail-fast --test namespaces -- --test-threads=2 || failed+=" $$lines"; \
+	done; [ -z "$${failed:-}" ] || { echo "failed with:$$failed" >&2; exit 1; }
 
 long: tools-test peers ## What takes too long for CI: a real 120 s rekey, 1 GB each way, 10 minutes of traffic, a million trains
 	cargo test --locked --release --test long --test trains -- --ignored --test-threads=1 --nocapture
@@ -52,6 +65,21 @@ fuzz: ## Vnet headers and trains of the fuzzer's choice for FUZZ_SECONDS; outsid
 	mkdir -p target/fuzz
 	cargo +nightly fuzz run offload target/fuzz fuzz/corpus/offload -- -max_len=1200 -max_total_time=$(FUZZ_SECONDS)
 FUZZ_SECONDS ?= 600
+
+bench: tools-bench ## vpnd beside each other VPN program that is found, in turn; BENCH="--rounds 3" and such
+	cargo build --release --locked
+	cargo build --locked -p vpnd-bench
+	target/debug/bench --out docs/bench $(BENCH)
+
+bench-peers: ## The other programs, from Debian and from crates.io, as fast as they can be
+	@tests/setup/packages $(APT_BENCH_PEERS)
+	@tests/setup/packages gcc libc6-dev
+	@tests/setup/crates $(PEERS)/fast boringtun-cli@0.7.1 gotatun-cli@0.10.2
+
+bench-micro: ## What each step of a packet's walk costs
+	@tests/setup/packages gcc libc6-dev
+	cargo bench --locked -p vpnd-micro
+	cargo run --quiet --locked -p vpnd-bench -- --micro target/criterion
 
 install: ## Binary, unit and sample files, below DESTDIR and PREFIX
 	cargo build --release --locked
@@ -65,6 +93,9 @@ uninstall: ## Removes what install placed; /etc/vpnd stays
 
 tools-demo:
 	@tests/setup/packages $(APT_DEMO)
+
+tools-bench:
+	@tests/setup/packages $(APT_BENCH)
 
 tools-test: peers
 	@tests/setup/packages $(APT_TEST)

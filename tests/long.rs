@@ -1,6 +1,7 @@
 //! What takes too long for CI: 1 GB each way, and ten minutes of mixed traffic over the real 120 s rekey, with
 //! each implementation. `make long` runs it as root, with the release build, and prints the figures.
-//! `VPND_LONG_SECONDS` shortens the ten minutes; below 130 there is no rekey to see.
+//! `VPND_LONG_SECONDS` shortens the ten minutes; below 130 there is no rekey to see. And 10 GB of TCP and of numbered
+//! datagrams through four workers; `VPND_LONG_BYTES` makes it less.
 
 #![allow(clippy::disallowed_methods, reason = "tests measure how long things take")]
 
@@ -8,6 +9,8 @@
 mod common;
 #[path = "namespaces/mixture.rs"]
 mod mixture;
+#[path = "namespaces/streams.rs"]
+mod streams;
 #[path = "namespaces/world.rs"]
 mod world;
 
@@ -20,6 +23,7 @@ use std::{
 
 use common::need_root;
 use mixture::{Recipe, Way, losses};
+use streams::Load;
 use vpnd::plane::Clock;
 use world::{Kind, Node, Pair, Running, Spec, run, wait_until};
 
@@ -210,6 +214,27 @@ fn fault(outcome: &Outcome, seconds: u64) -> Option<String> {
         return None;
     };
     Some(format!("{name}: {fault}"))
+}
+
+#[test]
+#[ignore = "takes minutes: make long"]
+fn four_workers_reorder_nothing_of_ten_gigabytes_of_tcp_and_of_datagrams() {
+    if !need_root() {
+        return;
+    }
+    let bytes: u64 = std::env::var("VPND_LONG_BYTES")
+        .map_or(10 * GIGABYTE, |text| text.parse().expect("a number of bytes"));
+    let pair = Pair::start("workers", &Spec { interface: "workers = 4".to_owned(), ..Spec::default() });
+    let each_way = Load {
+        tcp: bytes / 2,
+        udp: bytes / 2,
+        pace: Duration::from_millis(1),
+        small: Duration::from_micros(100),
+        limit: Duration::from_secs(1800),
+    };
+    let ways = streams::both_ways(&pair, each_way);
+    streams::in_order(&pair, &ways);
+    assert!(ways.iter().all(|way| way.trains.sent * 1200 >= bytes / 2), "not all was sent in time");
 }
 
 /// The lines in which vpnd warns.

@@ -22,7 +22,7 @@ use vpnd::{
     noise::{PublicKey, SessionKeys},
     plane::{Clock, Fatal, Offload, Plane, PlaneSettings, TunDevice, UdpSockets, Workers, udp::Sent},
     tunnel::Transmit,
-    wire::{ecn::Ecn, message::Index},
+    wire::{message::Index, outer::Outer},
 };
 
 const MTU: u16 = 1420;
@@ -285,7 +285,7 @@ fn a_datagram_that_the_kernel_will_not_send_is_counted_with_its_evidence() {
     let transmit = Transmit {
         peer: Some(a.peer.id),
         to: a.peer.endpoint().unwrap(),
-        ecn: Ecn::NotEct,
+        outer: Outer::default(),
         datagram: bytes::Bytes::from_static(b"x"),
     };
     let count = a.refused(Refusal::SendFailed).0;
@@ -303,7 +303,7 @@ fn the_upper_halfs_datagrams_leave_from_the_port_in_use() {
     listener.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
     let to = Endpoint { remote: listener.local_addr().unwrap(), local: None };
     let transmit =
-        Transmit { peer: None, to, ecn: Ecn::NotEct, datagram: bytes::Bytes::from_static(b"hello") };
+        Transmit { peer: None, to, outer: Outer::default(), datagram: bytes::Bytes::from_static(b"hello") };
     assert_eq!(a.plane.send(&transmit).unwrap(), Sent::AsAsked);
     let mut buffer = [0; 64];
     let (len, from) = listener.recv_from(&mut buffer).unwrap();

@@ -7,6 +7,7 @@ use std::{
     fs,
     io::ErrorKind,
     net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket},
+    num::NonZeroU8,
     os::fd::AsFd,
     time::Duration,
 };
@@ -20,7 +21,7 @@ use vpnd::{
         udp::{Family, Payload, Received, Sent},
     },
     sys::poll::{self, Interest},
-    wire::{ecn::Ecn, vnet::VNET_HEADER_LEN},
+    wire::{ecn::Ecn, outer::Outer, vnet::VNET_HEADER_LEN},
 };
 
 /// A plain socket of somebody else.
@@ -126,7 +127,10 @@ fn answers_leave_from_the_address_that_was_contacted() {
                 client.send_to(b"?", (contacted, sockets.port())).unwrap();
                 let got = receive(&sockets, family, &mut [0; 8]);
                 assert_eq!(got.from.local, Some(Local { address: contacted, interface: 0 }));
-                assert_eq!(sockets.send(&got.from, Ecn::NotEct, Payload::one(b"!")).unwrap(), Sent::AsAsked);
+                assert_eq!(
+                    sockets.send(&got.from, Outer::default(), Payload::one(b"!")).unwrap(),
+                    Sent::AsAsked
+                );
                 let (_, from) = client.recv_from(&mut [0; 8]).unwrap();
                 assert_eq!(from, SocketAddr::from((contacted, sockets.port())));
             }
@@ -142,12 +146,15 @@ fn a_source_address_that_is_gone_is_left_out_and_reported() {
             let client = stranger(client);
             let to = endpoint(client.local_addr().unwrap(), Some(source));
             add_address(source, "lo");
-            assert_eq!(sockets.send(&to, Ecn::NotEct, Payload::one(b"with")).unwrap(), Sent::AsAsked);
+            assert_eq!(sockets.send(&to, Outer::default(), Payload::one(b"with")).unwrap(), Sent::AsAsked);
             let (_, from) = client.recv_from(&mut [0; 8]).unwrap();
             assert_eq!(from.ip(), source.parse::<IpAddr>().unwrap());
             let prefix = if source.contains(':') { 128 } else { 32 };
             ip(&format!("address del {source}/{prefix} dev lo"));
-            assert_eq!(sockets.send(&to, Ecn::NotEct, Payload::one(b"without")).unwrap(), Sent::LocalGone);
+            assert_eq!(
+                sockets.send(&to, Outer::default(), Payload::one(b"without")).unwrap(),
+                Sent::LocalGone
+            );
             let (len, from) = client.recv_from(&mut [0; 8]).unwrap();
             assert_eq!((len, from.ip()), (7, client.local_addr().unwrap().ip()));
         }
@@ -160,7 +167,7 @@ fn a_destination_without_a_route_is_no_fault_of_the_source() {
         let sockets = UdpSockets::bind(0, 0).unwrap();
         for (remote, source) in [("203.0.113.1:1", "127.0.0.1"), ("[2001:db8::1]:1", "::1")] {
             let to = endpoint(remote.parse().unwrap(), Some(source));
-            let error = sockets.send(&to, Ecn::NotEct, Payload::one(b"x")).unwrap_err();
+            let error = sockets.send(&to, Outer::default(), Payload::one(b"x")).unwrap_err();
             assert_eq!(error.raw_os_error(), Some(libc::ENETUNREACH), "{remote}");
         }
     });
@@ -189,7 +196,7 @@ fn a_link_local_address_keeps_its_interface() {
         let got = receive(&sockets, Family::V6, &mut [0; 8]);
         let address = "fe80::a".parse().unwrap();
         assert_eq!(got.from.local, Some(Local { address, interface: index }));
-        assert_eq!(sockets.send(&got.from, Ecn::NotEct, Payload::one(b"!")).unwrap(), Sent::AsAsked);
+        assert_eq!(sockets.send(&got.from, Outer::default(), Payload::one(b"!")).unwrap(), Sent::AsAsked);
         let (_, from) = client.recv_from(&mut [0; 8]).unwrap();
         assert_eq!(from.ip(), address);
     });
@@ -202,7 +209,10 @@ fn the_outer_ecn_field_makes_the_round_trip() {
         for ecn in [Ecn::Ce, Ecn::NotEct, Ecn::Ect0, Ecn::Ect1] {
             let to = SocketAddr::new(ip.parse().unwrap(), b.port());
             for local in [None, Some(ip)] {
-                assert_eq!(a.send(&endpoint(to, local), ecn, Payload::one(b"x")).unwrap(), Sent::AsAsked);
+                assert_eq!(
+                    a.send(&endpoint(to, local), ecn.into(), Payload::one(b"x")).unwrap(),
+                    Sent::AsAsked
+                );
                 assert_eq!(receive(&b, family, &mut [0; 8]).ecn, ecn);
             }
         }
@@ -214,14 +224,14 @@ fn the_largest_datagram_is_received_whole_and_a_larger_than_the_buffer_is_cut() 
     let (a, b) = (UdpSockets::bind(0, 0).unwrap(), UdpSockets::bind(0, 0).unwrap());
     let to = endpoint(SocketAddr::from(([127, 0, 0, 1], b.port())), None);
     let (largest, mut buffer) = (vec![7; 65_507], vec![0; 65_536]);
-    a.send(&to, Ecn::NotEct, Payload::one(&largest)).unwrap();
+    a.send(&to, Outer::default(), Payload::one(&largest)).unwrap();
     let got = receive(&b, Family::V4, &mut buffer);
     assert_eq!((got.len, got.truncated), (largest.len(), false));
     assert_eq!(buffer[..got.len], largest[..]);
-    a.send(&to, Ecn::NotEct, Payload::one(&largest)).unwrap();
+    a.send(&to, Outer::default(), Payload::one(&largest)).unwrap();
     let got = receive(&b, Family::V4, &mut buffer[..2048]);
     assert_eq!((got.len, got.truncated), (2048, true));
-    let error = a.send(&to, Ecn::NotEct, Payload::one(&vec![0; 65_508])).unwrap_err();
+    let error = a.send(&to, Outer::default(), Payload::one(&vec![0; 65_508])).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::EMSGSIZE));
 }
 
@@ -260,7 +270,7 @@ fn datagrams_leave_without_df_and_with_no_more_of_the_tos_than_ecn() {
         let to = endpoint("10.9.0.2:9".parse().unwrap(), None);
         let mut frame = [0; 2048];
         for (ecn, tos) in [(Ecn::Ce, 3), (Ecn::NotEct, 0)] {
-            sockets.send(&to, ecn, Payload::one(&[0; 100])).unwrap();
+            sockets.send(&to, ecn.into(), Payload::one(&[0; 100])).unwrap();
             // The kernel's own IPv6 solicitations are passed over.
             while frame[VNET_HEADER_LEN] != 0x45 {
                 poll::wait([Some((tun.as_fd(), Interest::Read))], Some(Duration::from_secs(2))).unwrap();
@@ -269,6 +279,36 @@ fn datagrams_leave_without_df_and_with_no_more_of_the_tos_than_ecn() {
             let packet = &mut frame[VNET_HEADER_LEN..];
             assert_eq!((packet[1], packet[6] & 0x40), (tos, 0));
             packet[0] = 0;
+        }
+    });
+}
+
+#[test]
+fn datagrams_leave_with_the_hop_limit_they_are_told_and_else_with_the_hosts() {
+    in_own_network(|| {
+        let tun = TunDevice::create("vpndpl0", 1420, Offload::Auto).unwrap();
+        ip("address add 10.9.0.1/24 dev vpndpl0");
+        ip("address add fd09::1/64 dev vpndpl0 nodad");
+        ip("link set vpndpl0 up");
+        let sockets = UdpSockets::bind(0, 0).unwrap();
+        let mut frame = [0; 2048];
+        for (to, version, protocol_at, hops_at) in [("10.9.0.2:9", 4, 9, 8), ("[fd09::2]:9", 6, 6, 7)] {
+            for (hop_limit, seen) in
+                [(None, 64), (NonZeroU8::new(48), 48), (None, 64), (NonZeroU8::new(255), 255)]
+            {
+                let outer = Outer { ecn: Ecn::Ce, hop_limit };
+                let payload = Payload { bytes: &[0; 250], stride: 100 };
+                sockets.send(&endpoint(to.parse().unwrap(), None), outer, payload).unwrap();
+                frame[VNET_HEADER_LEN..].fill(0);
+                let is_ours = |packet: &[u8]| packet[0] >> 4 == version && packet[protocol_at] == 17;
+                while !is_ours(&frame[VNET_HEADER_LEN..]) {
+                    poll::wait([Some((tun.as_fd(), Interest::Read))], Some(Duration::from_secs(2))).unwrap();
+                    tun.read(&mut frame).unwrap();
+                }
+                assert_eq!(frame[VNET_HEADER_LEN + hops_at], seen, "{to}");
+                // Where the device takes no super-packet there are two more.
+                while tun.read(&mut frame).is_ok() {}
+            }
         }
     });
 }
@@ -286,8 +326,27 @@ fn the_buffers_are_7_mb_and_what_exceeds_the_mtu_is_fragmented() {
         ip("link set lo mtu 1280");
         for receiver in [stranger("127.0.0.1:0"), stranger("[::1]:0")] {
             let to = endpoint(receiver.local_addr().unwrap(), None);
-            sockets.send(&to, Ecn::NotEct, Payload::one(&[0; 3000])).unwrap();
+            sockets.send(&to, Outer::default(), Payload::one(&[0; 3000])).unwrap();
             assert_eq!(receiver.recv_from(&mut [0; 4000]).unwrap().0, 3000);
         }
     });
+}
+
+#[test]
+fn what_the_kernel_drops_at_a_full_buffer_is_counted_once() {
+    let sockets = UdpSockets::bind(0, 0).unwrap();
+    for (family, client) in [(Family::V4, stranger("127.0.0.1:0")), (Family::V6, stranger("[::1]:0"))] {
+        let descriptor = sockets.descriptor(family).unwrap();
+        SockRef::from(&descriptor).set_recv_buffer_size(0).unwrap(); // the kernel's least
+        let to = SocketAddr::new(client.local_addr().unwrap().ip(), sockets.port());
+        let sent = 50;
+        for _ in 0..sent {
+            client.send_to(&[0; 1000], to).unwrap();
+        }
+        let mut buffer = [0; 2048];
+        let received = std::iter::from_fn(|| sockets.receive(family, &mut buffer).ok()).count() as u64;
+        assert!(received < sent, "all {sent} fit the least buffer");
+        assert_eq!(sockets.newly_dropped(), sent - received);
+        assert_eq!(sockets.newly_dropped(), 0);
+    }
 }

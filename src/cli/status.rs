@@ -245,6 +245,11 @@ fn state(peer: &PeerReport, now: f64, paint: Paint) -> String {
         (false, 1..) => {
             format!("{}: {unanswered}, {}", paint.bad("not connected"), handshake.unwrap_or_else(never))
         }
+        (false, 0) if peer.untaken > 0 => {
+            let answers = count(peer.untaken as usize, "answer");
+            let handshake = handshake.unwrap_or_else(never);
+            format!("{}: {answers} to its initiations not taken up, {handshake}", paint.bad("not connected"))
+        }
         (false, 0) => match (handshake, peer.endpoint) {
             (Some(handshake), Some(_)) => format!("idle, {handshake}; the next packet makes a new one"),
             (None, Some(_)) => format!("idle, {}; the first packet makes one", never()),
@@ -254,8 +259,13 @@ fn state(peer: &PeerReport, now: f64, paint: Paint) -> String {
     if peer.staged > 0 {
         write!(state, ", {} waiting", count(peer.staged, "packet")).expect("a string takes it");
     }
+    let pad = " ".repeat(16);
+    if peer.attempts == 0 && peer.untaken > 0 && !peer.connected {
+        write!(state, "\n{pad}do the preshared keys of both sides agree,").expect("a string takes it");
+        write!(state, "\n{pad}and do the firewalls on the way let our answers through?")
+            .expect("a string takes it");
+    }
     if peer.attempts > 0 {
-        let pad = " ".repeat(16);
         write!(state, "\n{pad}does it run at this endpoint, does it know our public key,")
             .expect("a string takes it");
         write!(state, "\n{pad}and do the firewalls on the way let UDP through?").expect("a string takes it");
@@ -332,6 +342,7 @@ mod tests {
             persistent_keepalive: 25,
             staged: 0,
             attempts: 0,
+            untaken: 0,
         };
         let silent = PeerReport {
             name: "phone\x1b[2J".to_owned(),
@@ -424,6 +435,7 @@ what was left out
             told(|peer| (peer.connected, peer.last_handshake) = (false, None)),
             told(|peer| (peer.connected, peer.last_handshake, peer.endpoint) = (false, None, None)),
             told(|peer| (peer.connected, peer.attempts) = (false, 1)),
+            told(|peer| (peer.connected, peer.untaken, peer.last_handshake) = (false, 2, None)),
         ];
         let expected = [
             "connected, last handshake 2 minutes, 5 seconds ago, last heard 3 seconds ago",
@@ -432,6 +444,7 @@ what was left out
             "idle, no handshake yet; the first packet makes one",
             "waiting for it to begin, no handshake yet",
             "not connected: 1 handshake initiation unanswered, last handshake 2 minutes, 5 seconds ago",
+            "not connected: 2 answers to its initiations not taken up, no handshake yet",
         ];
         assert_eq!(states, expected);
     }

@@ -47,7 +47,10 @@ fn interface() -> impl Strategy<Value = (usize, Interface)> {
         |(own, name, (listen_port, mtu, fwmark), address, table)| {
             let address = address.into_iter().map(|net| net.parse().unwrap()).collect();
             let private_key = PrivateKey::new([1; 32]);
-            (own, Interface { name, private_key, listen_port, address, mtu, fwmark, table })
+            let (offload, workers) = (true, None);
+            let interface =
+                Interface { name, private_key, listen_port, address, mtu, fwmark, table, offload, workers };
+            (own, interface)
         },
     )
 }

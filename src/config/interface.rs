@@ -1,6 +1,6 @@
 //! `[interface]`.
 
-use std::{collections::HashSet, net::IpAddr};
+use std::{collections::HashSet, net::IpAddr, num::NonZeroUsize};
 
 use ipnet::IpNet;
 
@@ -22,6 +22,8 @@ pub(super) const DEFAULT_NAME: &str = "vpn0";
 const MTU_MIN: u16 = 576;
 /// The smallest MTU of a link that carries IPv6 (RFC 8200, section 5).
 const MTU_MIN_V6: u16 = 1280;
+/// More data threads than this for a direction only wait for each other.
+const WORKERS_MAX: i64 = 64;
 /// The largest UDP payload over IPv4, less header and tag of a transport message and up to 20 of padding.
 const MTU_MAX: u16 = 65_455;
 
@@ -35,6 +37,8 @@ pub(super) struct Draft {
     pub(super) mtu: (u16, Option<usize>),
     pub(super) fwmark: Option<u32>,
     pub(super) table: Table,
+    pub(super) offload: bool,
+    pub(super) workers: Option<NonZeroUsize>,
 }
 
 impl Draft {
@@ -48,6 +52,8 @@ impl Draft {
             mtu: mtu(&mut fields, report),
             fwmark: fwmark(&mut fields, report),
             table: table(&mut fields, report),
+            offload: offload(&mut fields, report),
+            workers: workers(&mut fields, report),
         };
         let subject = fields.subject.clone();
         for Found { at, value } in fields.left_over() {
@@ -78,6 +84,8 @@ impl Draft {
             mtu: self.mtu.0,
             fwmark: self.fwmark,
             table: self.table,
+            offload: self.offload,
+            workers: self.workers,
         })
     }
 }
@@ -154,4 +162,26 @@ fn table(fields: &mut Fields<'_>, report: &mut Report<'_>) -> Table {
         "write \"auto\", \"off\" or the number of a table, not 0, 253 or 255, which are the kernel's";
     fields.refuse(report, at, "table", Flaw::new(describe(&value), remedy));
     Table::Auto
+}
+
+/// On, unless it is switched off.
+fn offload(fields: &mut Fields<'_>, report: &mut Report<'_>) -> bool {
+    let Some(Found { at, value }) = fields.take("offload") else { return true };
+    match value.as_str() {
+        Some("auto") => true,
+        Some("off") => false,
+        _ => {
+            let remedy = "write \"auto\", or \"off\" for one packet a system call";
+            fields.refuse(report, at, "offload", Flaw::new(describe(&value), remedy));
+            true
+        }
+    }
+}
+
+/// "auto" and 0 are the same as absent.
+fn workers(fields: &mut Fields<'_>, report: &mut Report<'_>) -> Option<NonZeroUsize> {
+    let word = |text: &str| (text == "auto").then_some(0);
+    let remedy = "write \"auto\", or how many threads each direction has: 1 to 64";
+    let workers = fields.number(report, "workers", 0..=WORKERS_MAX, word, remedy)?;
+    usize::try_from(workers.value).ok().and_then(NonZeroUsize::new)
 }

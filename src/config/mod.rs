@@ -24,7 +24,7 @@ mod changes;
 #[cfg(test)]
 mod tests;
 
-use std::{net::SocketAddr, path::Path};
+use std::{net::SocketAddr, num::NonZeroUsize, path::Path};
 
 use ipnet::IpNet;
 
@@ -71,6 +71,10 @@ pub struct Interface {
     pub fwmark: Option<u32>,
     /// Where the routes go.
     pub table: Table,
+    /// `offload = "auto" | "off"`: may many packets travel by one system call?
+    pub offload: bool,
+    /// Data threads for each direction; absent ("auto"): as the machine has cores.
+    pub workers: Option<NonZeroUsize>,
 }
 
 /// `table = "auto" | "off" | number`, as in wg-quick.

@@ -121,6 +121,12 @@ fn what_is_absent_has_its_default() {
     assert!(read_back.address.is_empty() && config.peers.is_empty());
     let zeros = read(&interface("listen_port = 0\nfwmark = \"off\"\ntable = \"off\"")).unwrap().interface;
     assert_eq!((zeros.listen_port, zeros.fwmark, zeros.table), (None, None, Table::Off));
+    assert_eq!((zeros.offload, zeros.workers), (true, None), "as if absent");
+    let plane = |lines| read(&interface(lines)).unwrap().interface;
+    let few = plane("offload = \"off\"\nworkers = 3");
+    assert_eq!((few.offload, few.workers.map(NonZeroUsize::get)), (false, Some(3)));
+    let auto = plane("offload = \"auto\"\nworkers = \"auto\"");
+    assert_eq!((auto.offload, auto.workers), (true, None));
     assert_eq!(read(&interface("table = 254")).unwrap().interface.table, Table::Number(254));
 }
 
@@ -189,7 +195,7 @@ fn an_unknown_key_is_refused_with_the_nearest() {
     refuses(
         &interface("colour = 1"),
         "peer.toml:3: interface.colour: found the unknown key \"colour\"; take it out; the keys here are name, \
-         private_key, private_key_file, listen_port, address, mtu, fwmark, table",
+         private_key, private_key_file, listen_port, address, mtu, fwmark, table, offload, workers",
     );
 }
 
@@ -572,12 +578,18 @@ fn numbers_out_of_range_are_refused() {
     let mtu = "write a number from 576 (1280 with IPv6) to 65455, or take it out for 1420";
     let port = "write a port from 1 to 65535, or take it out to let the kernel choose";
     let mark = "write a number from 1 to 4294967295, such as 0xca6c, or take it out";
+    let offload = "write \"auto\", or \"off\" for one packet a system call";
+    let workers = "write \"auto\", or how many threads each direction has: 1 to 64";
     let table = "write \"auto\", \"off\" or the number of a table, not 0, 253 or 255, which are the kernel's";
     let cases = [
         ("mtu = 575", "mtu: found the number 575", mtu),
         ("mtu = 65456", "mtu: found the number 65456", mtu),
         ("listen_port = 65536", "listen_port: found the number 65536", port),
         ("listen_port = -1", "listen_port: found the number -1", port),
+        ("offload = true", "offload: found the truth value true", offload),
+        ("offload = \"on\"", "offload: found the text \"on\"", offload),
+        ("workers = 65", "workers: found the number 65", workers),
+        ("workers = \"many\"", "workers: found the text \"many\"", workers),
         ("fwmark = 4294967296", "fwmark: found the number 4294967296", mark),
         ("fwmark = \"ca6c\"", "fwmark: found the text \"ca6c\"", mark),
         ("fwmark = \"0x-1\"", "fwmark: found the text \"0x-1\"", mark),

@@ -3,8 +3,18 @@
 use super::report::Flaw;
 
 /// Keys of `[interface]`.
-pub(super) const INTERFACE: &[&str] =
-    &["name", "private_key", "private_key_file", "listen_port", "address", "mtu", "fwmark", "table"];
+pub(super) const INTERFACE: &[&str] = &[
+    "name",
+    "private_key",
+    "private_key_file",
+    "listen_port",
+    "address",
+    "mtu",
+    "fwmark",
+    "table",
+    "offload",
+    "workers",
+];
 /// Keys of `[[peer]]`.
 pub(super) const PEER: &[&str] = &[
     "name",

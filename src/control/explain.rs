@@ -51,6 +51,7 @@ fn happened(what: Refusal, last: Option<&EvidenceReport>) -> String {
             format!("a packet for {peer} had nowhere to go, as its endpoint is not known,")
         }
         Refusal::RoutingLoop => format!("what was sealed for {peer} came back into the tunnel"),
+        Refusal::NestedTooDeep => format!("data sealed four times over went into the tunnel to {peer}"),
         Refusal::OutboundMalformed => "something that is not IP went into the tunnel".to_owned(),
         Refusal::VnetHeader => {
             "the kernel handed over a packet whose offload header contradicts it".to_owned()
@@ -60,6 +61,9 @@ fn happened(what: Refusal, last: Option<&EvidenceReport>) -> String {
         Refusal::SendFailed => format!("the kernel would not send a datagram to {peer}"),
         Refusal::TunWriteFailed => "the kernel would not take a packet from the tunnel".to_owned(),
         Refusal::Oversized => "a datagram larger than any that a peer sends came".to_owned(),
+        Refusal::ReceiveBufferFull => {
+            "the kernel dropped a datagram as our receive buffer was full".to_owned()
+        }
     }
 }
 
@@ -98,6 +102,10 @@ fn meaning(what: Refusal) -> &'static str {
             "its endpoint is routed into its own tunnel; take the endpoint out of its allowed IPs, or set a fwmark \
              and route by it"
         }
+        Refusal::NestedTooDeep => {
+            "endpoints are routed into each other's tunnels; take them out of the allowed IPs, or set a fwmark and \
+             route by it"
+        }
         Refusal::OutboundMalformed => "a program on this host writes to the device",
         Refusal::VnetHeader => {
             "a fault of this kernel's segmentation offload; set `offload = \"off\"` if it goes on"
@@ -108,6 +116,9 @@ fn meaning(what: Refusal) -> &'static str {
              and that firewalls let UDP through"
         }
         Refusal::SendFailed => "there is no route to its endpoint, or a firewall on this host forbids it",
+        Refusal::ReceiveBufferFull => {
+            "more arrives than this machine opens; see whether net.core.rmem_max bounds the buffer"
+        }
         Refusal::TunWriteFailed => "the device is down, or out of memory",
     }
 }

@@ -75,6 +75,8 @@ pub struct PeerReport {
     pub staged: usize,
     /// Unanswered initiations in a row.
     pub attempts: u32,
+    /// Answers to its initiations, in a row, that it did not take up.
+    pub untaken: u32,
 }
 
 /// What was refused for one reason.
@@ -158,6 +160,7 @@ impl From<&PeerStatus> for PeerReport {
             persistent_keepalive: status.persistent_keepalive,
             staged: status.staged,
             attempts: status.attempts,
+            untaken: status.untaken,
         }
     }
 }

@@ -308,6 +308,7 @@ impl<'a> Driver<'a> {
 
     fn status(&self) -> InterfaceStatus {
         let now = self.clock.now();
+        self.plane.count_drops();
         InterfaceStatus {
             name: self.name.clone(),
             listen_port: self.plane.port(),

@@ -187,13 +187,15 @@ async fn start(config: &Config, options: &Options, host: &mut Host) -> Result<St
     let plan = Plan::new(config, own_table);
     let sockets = open_sockets(config, plan.fwmark)?;
     let port = sockets.port();
-    let tun = TunDevice::create(name, config.interface.mtu, Offload::Auto.tested())
+    let offload = if config.interface.offload { Offload::Auto } else { Offload::Off }.tested();
+    let tun = TunDevice::create(name, config.interface.mtu, offload)
         .map_err(failed(format!("make the TUN device {name}")))?;
 
     let wake = Arc::new(Notify::new());
     let tunnel = build_tunnel(config, options.timing, &wake)?;
     let settings = PlaneSettings::new(config.interface.mtu);
-    let plane = Plane::start(tunnel.forward().clone(), tun, sockets, settings, Workers::Auto)
+    let workers = config.interface.workers.map_or(Workers::Auto, Workers::EachWay);
+    let plane = Plane::start(tunnel.forward().clone(), tun, sockets, settings, workers)
         .map_err(failed("start the data threads"))?;
     let mut resolver = Resolver::new(config, plan.fwmark.unwrap_or(0));
     if !plan.rules.is_empty() {

@@ -6,7 +6,7 @@ use std::ops::{Deref, DerefMut};
 /// Bytes of a page.
 pub const PAGE: usize = 4096;
 
-/// A fixed number of bytes, the first of which begins a page. All are touched when it is made.
+/// A fixed number of bytes, the first of which begins a page.
 pub struct Aligned {
     bytes: Box<[u8]>,
     start: usize,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Endpoint, Peer, aligned::Aligned};
-use crate::wire::ecn::Ecn;
+use crate::wire::outer::Outer;
 
 /// Most bytes of one send over either family: what an IPv4 packet holds behind its headers.
 const MAX_BYTES: usize = 65_507;
@@ -30,7 +30,7 @@ pub struct Carrier {
 pub(super) struct Way {
     pub(super) peer: Arc<Peer>,
     pub(super) to: Endpoint,
-    pub(super) ecn: Ecn,
+    pub(super) outer: Outer,
 }
 
 /// One send.
@@ -40,8 +40,8 @@ pub struct Cargo<'a> {
     pub peer: &'a Arc<Peer>,
     /// Where to, and from which of our addresses.
     pub to: &'a Endpoint,
-    /// Outer ECN; the outer DSCP is always 0.
-    pub ecn: Ecn,
+    /// What the outer headers say.
+    pub outer: Outer,
     /// All datagrams, behind each other.
     pub bytes: &'a [u8],
     /// Bytes of each but the last.
@@ -121,8 +121,8 @@ impl Carrier {
     }
 
     fn cargo(&self) -> Option<Cargo<'_>> {
-        let Way { peer, to, ecn } = self.way.as_ref()?;
-        Some(Cargo { peer, to, ecn: *ecn, bytes: &self.bytes[..self.len], stride: self.stride })
+        let Way { peer, to, outer } = self.way.as_ref()?;
+        Some(Cargo { peer, to, outer: *outer, bytes: &self.bytes[..self.len], stride: self.stride })
     }
 
     fn is_for(&self, peer: &Arc<Peer>) -> bool {
@@ -131,7 +131,7 @@ impl Carrier {
 
     /// May another datagram of this length follow? It is for the same peer.
     fn takes(&self, way: &Way, len: usize) -> bool {
-        let same = self.way.as_ref().is_some_and(|own| own.to == way.to && own.ecn == way.ecn);
+        let same = self.way.as_ref().is_some_and(|own| own.to == way.to && own.outer == way.outer);
         let room = self.segments < MAX_SEGMENTS && self.len + len <= MAX_BYTES;
         same && room && !self.closed && len <= self.stride
     }
@@ -153,11 +153,11 @@ impl Carrier {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{forward::PeerId, noise::PublicKey};
+    use crate::{forward::PeerId, noise::PublicKey, wire::ecn::Ecn};
 
     fn way(peer: &Arc<Peer>) -> Way {
         let to = Endpoint { remote: "192.0.2.1:1".parse().unwrap(), local: None };
-        Way { peer: peer.clone(), to, ecn: Ecn::NotEct }
+        Way { peer: peer.clone(), to, outer: Outer::default() }
     }
 
     fn peer(id: u8) -> Arc<Peer> {
@@ -206,15 +206,17 @@ mod tests {
     }
 
     #[test]
-    fn another_endpoint_or_congestion_mark_is_another_send() {
+    fn another_endpoint_congestion_mark_or_hop_limit_is_another_send() {
         let (mut carriers, first) = (Carriers::new(), way(&peer(1)));
-        let marked = Way { ecn: Ecn::Ce, ..first.clone() };
+        let marked = Way { outer: Ecn::Ce.into(), ..first.clone() };
+        let hop_limit = std::num::NonZeroU8::new(48);
+        let nested = Way { outer: Outer { hop_limit, ..Outer::default() }, ..first.clone() };
         let to = Endpoint { remote: "192.0.2.1:2".parse().unwrap(), local: None };
         let moved = Way { to, ..marked.clone() };
-        for way in [&first, &marked, &moved] {
+        for way in [&first, &marked, &nested, &moved] {
             assert!(put(&mut carriers, way, 50));
         }
-        assert_eq!(carriers.cargo().count(), 3);
+        assert_eq!(carriers.cargo().count(), 4);
     }
 
     #[test]

@@ -7,8 +7,9 @@ use super::{
     padding::padded_len, peer::Reserved, segment::Segmentation,
 };
 use crate::wire::{
-    ecn, icmp, ip,
+    icmp, ip,
     message::{TAG_LEN, TRANSPORT_HEADER_LEN, TransportHeader},
+    outer::Outer,
     vnet::{VNET_HEADER_LEN, VnetHeader},
 };
 
@@ -168,8 +169,11 @@ impl Forward {
             self.refusals.count(Refusal::RoutingLoop, Evidence { at: now, inner, ..Evidence::about(peer) });
             return Err(NoWay::Refused);
         }
-        let way = Way { peer: peer.clone(), to, ecn: ecn::encapsulate(header.ecn) };
-        Ok(Routed { way, segmentation })
+        let Ok(outer) = Outer::of(packet, &header) else {
+            self.refusals.count(Refusal::NestedTooDeep, Evidence { at: now, inner, ..Evidence::about(peer) });
+            return Err(NoWay::Refused);
+        };
+        Ok(Routed { way: Way { peer: peer.clone(), to, outer }, segmentation })
     }
 
     /// Counters of the peer's session, or the packet is staged in its segments and a session wished for.

@@ -68,6 +68,8 @@ pub enum Refusal {
     NoEndpoint,
     /// Outbound: what we sealed for a peer came back, as its endpoint is routed into its own tunnel.
     RoutingLoop,
+    /// Outbound: a datagram of tunnels in tunnels, wrapped so often that it must be in a loop between them.
+    NestedTooDeep,
     /// Outbound: what came from the TUN is not IP.
     OutboundMalformed,
     /// Outbound: the kernel's word on how to cut or finish a packet contradicts the packet.
@@ -82,11 +84,13 @@ pub enum Refusal {
     TunWriteFailed,
     /// Inbound: a datagram larger than the receive buffer.
     Oversized,
+    /// Inbound: the kernel dropped what arrived while the socket's buffer was full.
+    ReceiveBufferFull,
 }
 
 impl Refusal {
     /// All of them, in order.
-    pub const ALL: [Refusal; 32] = [
+    pub const ALL: [Refusal; 34] = [
         Refusal::Malformed,
         Refusal::Mac1,
         Refusal::CookieWanted,
@@ -112,6 +116,7 @@ impl Refusal {
         Refusal::LinkScope,
         Refusal::NoEndpoint,
         Refusal::RoutingLoop,
+        Refusal::NestedTooDeep,
         Refusal::OutboundMalformed,
         Refusal::VnetHeader,
         Refusal::StagedOverflow,
@@ -119,6 +124,7 @@ impl Refusal {
         Refusal::SendFailed,
         Refusal::TunWriteFailed,
         Refusal::Oversized,
+        Refusal::ReceiveBufferFull,
     ];
     /// Its stable name in snake_case.
     pub fn name(self) -> &'static str {
@@ -148,6 +154,7 @@ impl Refusal {
             Refusal::LinkScope => "link_scope",
             Refusal::NoEndpoint => "no_endpoint",
             Refusal::RoutingLoop => "routing_loop",
+            Refusal::NestedTooDeep => "nested_too_deep",
             Refusal::OutboundMalformed => "outbound_malformed",
             Refusal::VnetHeader => "vnet_header",
             Refusal::StagedOverflow => "staged_overflow",
@@ -155,6 +162,7 @@ impl Refusal {
             Refusal::SendFailed => "send_failed",
             Refusal::TunWriteFailed => "tun_write_failed",
             Refusal::Oversized => "oversized",
+            Refusal::ReceiveBufferFull => "receive_buffer_full",
         }
     }
 }

@@ -9,10 +9,7 @@ use std::{
 };
 
 use super::{Session, Time};
-use crate::wire::{
-    ecn::{Ecn, encapsulate},
-    ip,
-};
+use crate::wire::{ip, outer::Outer};
 
 /// Packets that wait for a session (the kernel's MAX_STAGED_PACKETS); the oldest is dropped first.
 pub const STAGED_PACKETS: usize = 128;
@@ -24,8 +21,8 @@ const OVERHEAD: usize = 64;
 /// A packet that waited and is sealed now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StagedDatagram {
-    /// Outer congestion field (RFC 6040, section 4.1).
-    pub ecn: Ecn,
+    /// What the packet inside wants of the outer header.
+    pub outer: Outer,
     /// The transport message.
     pub bytes: Vec<u8>,
 }
@@ -77,14 +74,19 @@ impl StagedQueue {
         let mut datagrams = Vec::with_capacity(self.packets.len());
         while let Some(Waiting { packet, mtu, .. }) = self.packets.front() {
             let Some(datagram) = session.seal(packet, *mtu, now) else { return datagrams };
-            let ecn = ip::parse(packet).map_or(Ecn::NotEct, |header| encapsulate(header.ecn));
-            datagrams.push(StagedDatagram { ecn, bytes: datagram });
+            datagrams.push(StagedDatagram { outer: outer(packet), bytes: datagram });
             self.packets.pop_front();
         }
         // An idle peer keeps no memory for its next handshake.
         self.packets = VecDeque::new();
         datagrams
     }
+}
+
+/// What cannot be wrapped is not staged.
+fn outer(packet: &[u8]) -> Outer {
+    let outer = ip::parse(packet).ok().and_then(|header| Outer::of(packet, &header).ok());
+    outer.unwrap_or_default()
 }
 
 /// Bytes that may wait in all peers together.

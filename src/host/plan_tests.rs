@@ -28,6 +28,8 @@ fn config(address: &[&str], table: Table, peers: &[&[&str]]) -> Config {
             mtu: 1420,
             fwmark: None,
             table,
+            offload: true,
+            workers: None,
         },
         peers: peers.iter().map(peer).collect(),
     }

@@ -9,7 +9,6 @@ use std::{
 use super::{
     Fatal, UdpSockets,
     lane::Input,
-    pace::LogGate,
     shared::{BATCH, BATCH_BYTES, Failures, ROUNDS, Shared, rest},
     udp::{Family, Received},
 };
@@ -76,7 +75,6 @@ pub(super) struct Walk<'a> {
     arrivals: Vec<Arrival>,
     deliveries: Deliveries,
     failures: Failures,
-    log: LogGate,
 }
 
 impl<'a> Walk<'a> {
@@ -88,7 +86,6 @@ impl<'a> Walk<'a> {
             arrivals: Vec::with_capacity(BATCH),
             deliveries: Deliveries::new(),
             failures: Failures::default(),
-            log: LogGate::default(),
         }
     }
 
@@ -143,9 +140,9 @@ impl<'a> Walk<'a> {
         for delivery in self.deliveries.finish(&mut self.buffer) {
             let frame = &self.buffer[delivery.start..delivery.end];
             if delivery.packets > 1 {
-                self.shared.deliver_merged(frame, &mut self.log, now)?;
+                self.shared.deliver_merged(frame, &self.shared.inbound.log, now)?;
             } else {
-                self.shared.deliver(frame, &mut self.log, now)?;
+                self.shared.deliver(frame, &self.shared.inbound.log, now)?;
             }
         }
         Ok(())
@@ -185,7 +182,7 @@ impl<'a> Walk<'a> {
             // The echo of something that was sent earlier.
             Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::ECONNREFUSED)) => true,
             Err(error) => {
-                if let Some(held_back) = self.log.pass(now) {
+                if let Some(held_back) = self.shared.inbound.log.pass(now) {
                     tracing::warn!(%family, %error, held_back, "receiving failed");
                 }
                 if self.failures.one_more() {

@@ -5,7 +5,10 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use super::order::{Order, Ticket};
+use super::{
+    order::{Order, Ticket},
+    pace::LogGate,
+};
 use crate::sys::event::EventFd;
 
 /// Shared by the workers of one direction.
@@ -13,6 +16,8 @@ pub(super) struct Lane {
     workers: usize,
     input: Mutex<Input>,
     order: Order,
+    /// Its complaints.
+    pub(super) log: LogGate,
     /// Wakes the worker that waits for input: stop, or look again.
     pub(super) wake: EventFd,
 }
@@ -35,7 +40,13 @@ impl Input {
 
 impl Lane {
     pub(super) fn new(workers: usize) -> io::Result<Self> {
-        Ok(Self { workers, input: Mutex::default(), order: Order::default(), wake: EventFd::new()? })
+        Ok(Self {
+            workers,
+            input: Mutex::default(),
+            order: Order::default(),
+            log: LogGate::default(),
+            wake: EventFd::new()?,
+        })
     }
 
     /// The input, when no other worker holds it.

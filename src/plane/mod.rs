@@ -5,6 +5,8 @@
 mod bind;
 mod both;
 pub mod clock;
+mod conntrack;
+mod errors;
 mod holder;
 mod inbound;
 mod lane;

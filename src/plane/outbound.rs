@@ -3,9 +3,8 @@
 use std::{io, os::fd::AsFd, sync::MutexGuard};
 
 use super::{
-    Fatal, PlaneSettings,
+    Fatal, PlaneSettings, errors,
     lane::Input,
-    pace::{Bucket, LogGate},
     shared::{BATCH, BATCH_BYTES, Failures, ROUNDS, Shared, is_gone, rest},
 };
 use crate::{
@@ -60,8 +59,6 @@ pub(super) struct Walk<'a> {
     departures: Vec<Departure>,
     carriers: Carriers,
     failures: Failures,
-    errors: Bucket,
-    log: LogGate,
 }
 
 impl<'a> Walk<'a> {
@@ -72,8 +69,6 @@ impl<'a> Walk<'a> {
             departures: Vec::with_capacity(BATCH),
             carriers: Carriers::new(),
             failures: Failures::default(),
-            errors: Bucket::new(shared.clock.boot()),
-            log: LogGate::default(),
         }
     }
 
@@ -131,7 +126,7 @@ impl<'a> Walk<'a> {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if is_gone(&error) => return Err(self.shared.tun_gone(&error)),
                 Err(error) => {
-                    if let Some(held_back) = self.log.pass(now) {
+                    if let Some(held_back) = self.shared.outbound.log.pass(now) {
                         tracing::warn!(device = self.shared.tun.name(), %error, held_back, "reading the TUN");
                     }
                     if self.failures.one_more() {
@@ -168,7 +163,7 @@ impl<'a> Walk<'a> {
         }
         let sockets = self.shared.sockets.load();
         for cargo in self.carriers.cargo() {
-            self.shared.ship(&sockets, &cargo, &mut self.log, now);
+            self.shared.ship(&sockets, &cargo, &self.shared.outbound.log, now);
         }
         self.carriers.clear();
     }
@@ -178,10 +173,10 @@ impl<'a> Walk<'a> {
         let Some(packet) = self.intake.frame(len).get(VNET_HEADER_LEN..) else { return Ok(()) };
         // Asked second, so that what gets no answer anyway takes no token.
         let Some(error) = icmp::unreachable(packet, why) else { return Ok(()) };
-        if !self.errors.take(now) {
+        if !self.shared.may_answer(now) || errors::tell_as_router(packet, why) {
             return Ok(());
         }
         let frame = [&[0; VNET_HEADER_LEN], &error[..]].concat();
-        self.shared.deliver(&frame, &mut self.log, now)
+        self.shared.deliver(&frame, &self.shared.outbound.log, now)
     }
 }

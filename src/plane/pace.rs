@@ -1,25 +1,31 @@
 //! How often: log lines about a fault that repeats with each packet, and ICMP errors that a flood would ask for.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
 
 use crate::forward::Time;
 
-/// Lets one log line a second through, and counts what it holds back.
+/// Lets one log line a second through, and counts what it holds back. Shared by the workers of a direction.
 #[derive(Debug, Default)]
 pub(super) struct LogGate {
-    last: Option<Time>,
-    held_back: u64,
+    /// When one passed; 0: never.
+    last: AtomicU64,
+    held_back: AtomicU64,
 }
 
 impl LogGate {
     /// May a line be written now? Then it says how many were held back since the one before.
-    pub(super) fn pass(&mut self, now: Time) -> Option<u64> {
-        if self.last.is_some_and(|last| now.since(last) < Duration::from_secs(1)) {
-            self.held_back += 1;
+    pub(super) fn pass(&self, now: Time) -> Option<u64> {
+        let last = self.last.load(Relaxed);
+        let early = last != 0 && now.since(Time(last)) < Duration::from_secs(1);
+        // Of two workers at the same moment one passes.
+        if early || self.last.compare_exchange(last, now.0, Relaxed, Relaxed).is_err() {
+            self.held_back.fetch_add(1, Relaxed);
             return None;
         }
-        self.last = Some(now);
-        Some(std::mem::take(&mut self.held_back))
+        Some(self.held_back.swap(0, Relaxed))
     }
 }
 
@@ -63,7 +69,7 @@ mod tests {
 
     #[test]
     fn one_line_a_second_passes_and_names_those_held_back() {
-        let mut gate = LogGate::default();
+        let gate = LogGate::default();
         let at = |s: u64, rest: u64| Time(s * SECOND + rest);
         assert_eq!(gate.pass(at(1, 0)), Some(0));
         assert_eq!(gate.pass(at(1, 1)), None);

@@ -4,7 +4,7 @@ use std::{
     io,
     os::fd::AsFd,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -17,7 +17,7 @@ use super::{
     Clock, Fatal, PlaneSettings, TunDevice, UdpSockets,
     lane::Lane,
     offload,
-    pace::LogGate,
+    pace::{Bucket, LogGate},
     udp::{Payload, Sent},
 };
 use crate::{
@@ -27,8 +27,8 @@ use crate::{
         poll::{self, Interest},
     },
     wire::{
-        ecn::Ecn,
         ip,
+        outer::Outer,
         vnet::{VNET_HEADER_LEN, VnetHeader},
     },
 };
@@ -60,6 +60,8 @@ pub(super) struct Shared {
     /// Whether super-packets may be written to the TUN.
     pub(super) merging: Pause,
     spoils_equal_tails: bool,
+    /// ICMP errors that may be sent.
+    errors: Mutex<Bucket>,
     stopping: AtomicBool,
     failed: watch::Sender<Option<Fatal>>,
 }
@@ -82,9 +84,16 @@ impl Shared {
             inbound: Lane::new(workers)?,
             merging: Pause::default(),
             spoils_equal_tails: offload::spoils_equal_tails(),
+            errors: Mutex::new(Bucket::new(Clock.boot())),
             stopping: AtomicBool::new(false),
             failed: watch::Sender::new(None),
         })
+    }
+
+    /// May a sender be told by ICMP that its packet goes nowhere?
+    pub(super) fn may_answer(&self, now: Time) -> bool {
+        // Two numbers, whole between any two statements.
+        self.errors.lock().unwrap_or_else(PoisonError::into_inner).take(now)
     }
 
     /// Ends both loops.
@@ -120,12 +129,12 @@ impl Shared {
     pub(super) fn send(
         &self,
         to: &Endpoint,
-        ecn: Ecn,
+        outer: Outer,
         datagram: &[u8],
         about: impl FnOnce() -> Evidence,
         now: Time,
     ) -> io::Result<Sent> {
-        let sent = self.sockets.load().send_patiently(to, ecn, Payload::one(datagram), PATIENCE);
+        let sent = self.sockets.load().send_patiently(to, outer, Payload::one(datagram), PATIENCE);
         if sent.is_err() {
             let evidence = Evidence { at: now, from: Some(to.remote), ..about() };
             self.forward.refusals.count(Refusal::SendFailed, evidence);
@@ -134,7 +143,7 @@ impl Shared {
     }
 
     /// Sends all datagrams of a cargo, by one call where that works. What fails is counted.
-    pub(super) fn ship(&self, sockets: &UdpSockets, cargo: &Cargo<'_>, log: &mut LogGate, now: Time) {
+    pub(super) fn ship(&self, sockets: &UdpSockets, cargo: &Cargo<'_>, log: &LogGate, now: Time) {
         let together = sockets.segments() && cargo.peer.segmentation.is_over(now);
         let refused = match together.then(|| self.ship_together(sockets, cargo, log, now)) {
             Some(Ok(())) => return,
@@ -162,7 +171,7 @@ impl Shared {
         &self,
         sockets: &UdpSockets,
         cargo: &Cargo<'_>,
-        log: &mut LogGate,
+        log: &LogGate,
         now: Time,
     ) -> io::Result<()> {
         let Cargo { bytes, stride, .. } = *cargo;
@@ -174,7 +183,7 @@ impl Shared {
         let equal = bytes.len().is_multiple_of(stride);
         let apart = if self.spoils_equal_tails && equal { stride } else { 0 };
         let (bytes, tail) = bytes.split_at(bytes.len() - apart);
-        let sent = sockets.send_patiently(cargo.to, cargo.ecn, Payload { bytes, stride }, PATIENCE);
+        let sent = sockets.send_patiently(cargo.to, cargo.outer, Payload { bytes, stride }, PATIENCE);
         if sent.as_ref().is_err_and(may_be_segmentation) {
             return sent.map(drop);
         }
@@ -193,10 +202,10 @@ impl Shared {
         sockets: &UdpSockets,
         cargo: &Cargo<'_>,
         payload: Payload<'_>,
-        log: &mut LogGate,
+        log: &LogGate,
         now: Time,
     ) -> io::Result<Sent> {
-        let sent = sockets.send_patiently(cargo.to, cargo.ecn, payload, PATIENCE);
+        let sent = sockets.send_patiently(cargo.to, cargo.outer, payload, PATIENCE);
         self.shipped(cargo, payload, &sent, log, now);
         sent
     }
@@ -207,7 +216,7 @@ impl Shared {
         cargo: &Cargo<'_>,
         payload: Payload<'_>,
         sent: &io::Result<Sent>,
-        log: &mut LogGate,
+        log: &LogGate,
         now: Time,
     ) {
         let Cargo { peer, to, .. } = cargo;
@@ -236,19 +245,13 @@ impl Shared {
 
     /// Writes one packet, behind its vnet header, to the TUN. A refused one is counted; an error means that the
     /// device is gone.
-    pub(super) fn deliver(&self, frame: &[u8], log: &mut LogGate, now: Time) -> Result<(), Fatal> {
+    pub(super) fn deliver(&self, frame: &[u8], log: &LogGate, now: Time) -> Result<(), Fatal> {
         let Err(error) = self.tun.write(frame) else { return Ok(()) };
         self.not_delivered(frame, &error, log, now)
     }
 
     /// The device would not take it.
-    fn not_delivered(
-        &self,
-        frame: &[u8],
-        error: &io::Error,
-        log: &mut LogGate,
-        now: Time,
-    ) -> Result<(), Fatal> {
+    fn not_delivered(&self, frame: &[u8], error: &io::Error, log: &LogGate, now: Time) -> Result<(), Fatal> {
         if is_gone(error) {
             return Err(self.tun_gone(error));
         }
@@ -261,7 +264,7 @@ impl Shared {
 
     /// Writes a super-packet to the TUN. One that is refused is written packet by packet, and no more are made for
     /// a while.
-    pub(super) fn deliver_merged(&self, frame: &[u8], log: &mut LogGate, now: Time) -> Result<(), Fatal> {
+    pub(super) fn deliver_merged(&self, frame: &[u8], log: &LogGate, now: Time) -> Result<(), Fatal> {
         let Err(error) = self.tun.write(frame) else {
             if self.merging.end() {
                 tracing::info!(device = self.tun.name(), "the TUN takes super-packets again");
@@ -294,11 +297,20 @@ impl Shared {
     }
 }
 
-/// Errors of a send that was to be cut, which a plain one may not have (udp(7), and what drivers add).
+/// Errors of a send that was to be cut, which a plain one may not have: those of udp(7), what drivers add, no memory
+/// for so large a packet, and a firewall that looks at its length.
 fn may_be_segmentation(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
-        Some(libc::EIO | libc::EINVAL | libc::EMSGSIZE | libc::ENOBUFS | libc::EOPNOTSUPP)
+        Some(
+            libc::EIO
+                | libc::EINVAL
+                | libc::EMSGSIZE
+                | libc::ENOBUFS
+                | libc::EOPNOTSUPP
+                | libc::ENOMEM
+                | libc::EPERM
+        )
     )
 }
 

@@ -4,6 +4,7 @@ use std::{
     fmt, io,
     net::{IpAddr, SocketAddr},
     os::fd::{AsFd, BorrowedFd},
+    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
@@ -16,7 +17,7 @@ use crate::{
         poll::{self, Interest},
         socket::{self, Beside, Own},
     },
-    wire::ecn::Ecn,
+    wire::{ecn::Ecn, outer::Outer},
 };
 
 /// Both sockets. Where the kernel has no IPv6 there is only the first.
@@ -27,6 +28,10 @@ pub struct UdpSockets {
     port: u16,
     /// Several datagrams may leave by one call (UDP_SEGMENT).
     segments: bool,
+    /// Several may come by one call (UDP_GRO).
+    gathers: bool,
+    /// Drops that were told of, by family.
+    dropped: [AtomicU32; 2],
 }
 
 /// Which of the two.
@@ -96,16 +101,18 @@ impl UdpSockets {
     /// A taken port is an error that says who holds it (`/proc/net/udp` and the owner's process, if it can be seen).
     pub fn bind(port: u16, fwmark: u32) -> io::Result<Self> {
         let (v4, v6, port) = bind::both(port, fwmark)?;
-        Ok(Self { v4, v6, port, segments: false })
+        Ok(Self { v4, v6, port, segments: false, gathers: false, dropped: Default::default() })
     }
 
     /// Lets several datagrams leave and come by one call, where the kernel can do that.
     pub fn enable_offload(&mut self) {
         let sockets = [Some(&self.v4), self.v6.as_ref()];
         let received = sockets.into_iter().flatten().map(|socket| socket::enable_gro(socket.as_fd()));
-        if let Some(error) = received.filter_map(Result::err).next_back() {
+        let received: io::Result<Vec<()>> = received.collect();
+        if let Err(error) = &received {
             tracing::info!(%error, "this kernel receives datagrams one by one (no UDP_GRO)");
         }
+        self.gathers = received.is_ok();
         self.segments = sockets.into_iter().flatten().all(|socket| socket::can_segment(socket.as_fd()));
         if !self.segments {
             tracing::info!("this kernel sends datagrams one by one (no UDP_SEGMENT)");
@@ -117,9 +124,23 @@ impl UdpSockets {
         self.segments
     }
 
+    /// May several datagrams come by one call?
+    pub fn gathers(&self) -> bool {
+        self.gathers
+    }
+
     /// The port.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// How many datagrams the kernel dropped since this was asked last, as the receive buffers were full.
+    pub fn newly_dropped(&self) -> u64 {
+        let newly = |(family, told): (Family, &AtomicU32)| {
+            let dropped = socket::dropped(self.descriptor(family)?).ok()?;
+            Some(u64::from(dropped.wrapping_sub(told.swap(dropped, Ordering::Relaxed))))
+        };
+        [Family::V4, Family::V6].into_iter().zip(&self.dropped).filter_map(newly).sum()
     }
 
     /// Is there an IPv6 socket?
@@ -157,13 +178,13 @@ impl UdpSockets {
 
     /// Sends from `to.local` if it is known. If that address is gone (EINVAL, ENETUNREACH,
     /// EADDRNOTAVAIL, …) sends it again without, and says so in the result. `WouldBlock`: the buffer is full.
-    pub fn send(&self, to: &Endpoint, ecn: Ecn, payload: Payload<'_>) -> io::Result<Sent> {
+    pub fn send(&self, to: &Endpoint, outer: Outer, payload: Payload<'_>) -> io::Result<Sent> {
         let own = to.local.map(|local| Own { address: local.address, interface: local.interface });
-        match self.send_once(&to.remote, own, ecn, payload) {
+        match self.send_once(&to.remote, own, outer, payload) {
             Ok(()) => Ok(Sent::AsAsked),
             Err(error) if own.is_some() && may_be_the_source(&error) => {
                 // If it fails without the source, too, then the source was not what is wrong: it is kept.
-                self.send_once(&to.remote, None, ecn, payload)?;
+                self.send_once(&to.remote, None, outer, payload)?;
                 Ok(Sent::LocalGone)
             }
             Err(error) => Err(error),
@@ -174,14 +195,14 @@ impl UdpSockets {
     pub fn send_patiently(
         &self,
         to: &Endpoint,
-        ecn: Ecn,
+        outer: Outer,
         payload: Payload<'_>,
         patience: Duration,
     ) -> io::Result<Sent> {
-        match self.send(to, ecn, payload) {
+        match self.send(to, outer, payload) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 poll::wait([Some((self.descriptor_for(&to.remote)?, Interest::Write))], Some(patience))?;
-                self.send(to, ecn, payload)
+                self.send(to, outer, payload)
             }
             done => done,
         }
@@ -189,9 +210,16 @@ impl UdpSockets {
 
     /// A signal, or an error that an earlier datagram left on the socket (ICMP port unreachable), is no fault of
     /// this one: it is sent again, once.
-    fn send_once(&self, to: &SocketAddr, own: Option<Own>, ecn: Ecn, payload: Payload<'_>) -> io::Result<()> {
+    fn send_once(
+        &self,
+        to: &SocketAddr,
+        own: Option<Own>,
+        outer: Outer,
+        payload: Payload<'_>,
+    ) -> io::Result<()> {
         let descriptor = self.descriptor_for(to)?;
-        let beside = Beside { own, tos: ecn as u8, segment: payload.segment() };
+        let beside =
+            Beside { own, tos: outer.ecn as u8, hop_limit: outer.hop_limit, segment: payload.segment() };
         match socket::send(descriptor, to, beside, payload.bytes) {
             Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::ECONNREFUSED)) => {
                 socket::send(descriptor, to, beside, payload.bytes)

@@ -12,7 +12,7 @@ use std::{
 
 use super::{Offload, TunDevice, UdpSockets, both, inbound, outbound, shared::Shared, udp::Sent};
 use crate::{
-    forward::{Evidence, Forward},
+    forward::{Evidence, Forward, Refusal},
     tunnel::Transmit,
 };
 
@@ -106,7 +106,22 @@ impl Plane {
             plane.spawn(format!("vpnd-out{number}"), outbound::run)?;
             plane.spawn(format!("vpnd-in{number}"), inbound::run)?;
         }
+        plane.tell(workers.max(1));
         Ok(plane)
+    }
+
+    /// What is in force, after all that the kernel left out.
+    fn tell(&self, workers: usize) {
+        let (merge, sockets) = (self.shared.tun.merge(), self.shared.sockets.load());
+        tracing::info!(
+            tso = merge.tcp,
+            uso = merge.udp,
+            udp_segment = sockets.segments(),
+            udp_gro = sockets.gathers(),
+            workers,
+            threads = self.threads.len(),
+            "offloads"
+        );
     }
 
     fn spawn(&mut self, name: String, run: fn(&Shared) -> Result<(), Fatal>) -> io::Result<()> {
@@ -130,8 +145,8 @@ impl Plane {
     /// its local address. May wait 10 ms for room in the socket's buffer.
     pub fn send(&self, transmit: &Transmit) -> io::Result<Sent> {
         let about = || Evidence { peer: transmit.peer, ..Evidence::default() };
-        let Transmit { to, ecn, datagram, .. } = transmit;
-        self.shared.send(to, *ecn, datagram, about, self.shared.clock.boot())
+        let Transmit { to, outer, datagram, .. } = transmit;
+        self.shared.send(to, *outer, datagram, about, self.shared.clock.boot())
     }
 
     /// Binds another port (0: any) with this mark, and swaps the sockets under the running loops. On an error
@@ -141,12 +156,20 @@ impl Plane {
             return self.set_mark(fwmark);
         }
         let mut sockets = UdpSockets::bind(port, fwmark)?;
+        self.count_drops();
         if self.shared.tun.offload() == Offload::Auto {
             sockets.enable_offload();
         }
         self.shared.sockets.store(Arc::new(sockets));
         self.shared.inbound.wake.signal();
         Ok(())
+    }
+
+    /// Counts what the kernel dropped before we saw it ([`Refusal::ReceiveBufferFull`]); to be called before the
+    /// refusals are read.
+    pub fn count_drops(&self) {
+        let dropped = self.shared.sockets.load().newly_dropped();
+        self.shared.forward.refusals.add(Refusal::ReceiveBufferFull, dropped);
     }
 
     /// The port in use.

@@ -1,10 +1,11 @@
 //! UDP datagrams in or out, with what rides beside them: our own address (IP_PKTINFO, ip(7); IPV6_PKTINFO,
-//! RFC 3542), the TOS or traffic-class byte (IP_TOS, IPV6_TCLASS), and the length of each where several travel
-//! together (UDP_SEGMENT, UDP_GRO; udp(7)).
+//! RFC 3542), the TOS or traffic-class byte (IP_TOS, IPV6_TCLASS), the TTL or hop limit (IP_TTL, IPV6_HOPLIMIT), and
+//! the length of each where several travel together (UDP_SEGMENT, UDP_GRO; udp(7)).
 
 use std::{
     io, mem,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
+    num::NonZeroU8,
     os::fd::{AsRawFd, BorrowedFd},
 };
 
@@ -38,7 +39,7 @@ pub struct Datagram {
     pub segment: Option<usize>,
 }
 
-/// Bytes of control messages: room for PKTINFO of either family and two ints each way, with some to spare.
+/// Bytes of control messages: room for PKTINFO of either family and three ints each way, with some to spare.
 const CONTROL: usize = 128;
 
 /// Aligned as `cmsghdr` wants it.
@@ -161,6 +162,8 @@ pub struct Beside {
     pub own: Option<Own>,
     /// TOS or traffic class.
     pub tos: u8,
+    /// TTL or hop limit; `None`: the host's own.
+    pub hop_limit: Option<NonZeroU8>,
     /// The kernel is to cut the bytes into datagrams of this length, the last of which may be shorter.
     pub segment: Option<u16>,
 }
@@ -215,7 +218,7 @@ fn sockaddr(remote: &SocketAddr) -> (libc::sockaddr_storage, socklen_t) {
 
 /// Writes the control messages of one send; returns their length.
 fn write_controls(control: &mut Control, remote: &SocketAddr, beside: Beside) -> usize {
-    let Beside { own, tos, segment } = beside;
+    let Beside { own, tos, hop_limit, segment } = beside;
     let mut used = 0;
     match own.map(|own| (own.address, own.interface)) {
         Some((IpAddr::V4(address), interface)) => {
@@ -235,12 +238,15 @@ fn write_controls(control: &mut Control, remote: &SocketAddr, beside: Beside) ->
         }
         None => {}
     }
+    let (level, tos_kind, hops_kind) = match remote {
+        SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_TOS, libc::IP_TTL),
+        SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_TCLASS, libc::IPV6_HOPLIMIT),
+    };
     if tos != 0 {
-        let (level, kind) = match remote {
-            SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_TOS),
-            SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_TCLASS),
-        };
-        used += push(control, used, level, kind, c_int::from(tos));
+        used += push(control, used, level, tos_kind, c_int::from(tos));
+    }
+    if let Some(hops) = hop_limit {
+        used += push(control, used, level, hops_kind, c_int::from(hops.get()));
     }
     if let Some(segment) = segment {
         used += push(control, used, libc::SOL_UDP, libc::UDP_SEGMENT, segment);
@@ -314,6 +320,25 @@ pub fn can_segment(socket: BorrowedFd<'_>) -> bool {
     set(socket, libc::SOL_UDP, libc::UDP_SEGMENT, 0).is_ok()
 }
 
+/// How many datagrams the kernel has dropped at this socket, most often since its buffer was full (SO_MEMINFO,
+/// SK_MEMINFO_DROPS; linux/sock_diag.h). The number wraps.
+pub fn dropped(socket: BorrowedFd<'_>) -> io::Result<u32> {
+    const SK_MEMINFO_DROPS: usize = 8;
+    let mut numbers = [0_u32; SK_MEMINFO_DROPS + 1];
+    let mut len = mem::size_of_val(&numbers) as socklen_t;
+    // SAFETY: both pointers are to live, writable objects, and `len` says how large the first is.
+    super::checked(unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            numbers.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    })?;
+    Ok(numbers[SK_MEMINFO_DROPS])
+}
+
 /// A receive buffer of this many bytes, beyond `net.core.rmem_max` (takes CAP_NET_ADMIN).
 pub fn force_receive_buffer(socket: BorrowedFd<'_>, bytes: u32) -> io::Result<()> {
     set(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, bytes as c_int)
@@ -353,7 +378,7 @@ mod tests {
         let (b, _) = pair("127.0.0.1");
         set(b.as_fd(), libc::IPPROTO_IP, libc::IP_RECVTOS, 1).unwrap();
         let own = Own { address: "127.0.0.88".parse().unwrap(), interface: 0 };
-        let beside = Beside { own: Some(own), tos: 3, segment: None };
+        let beside = Beside { own: Some(own), tos: 3, ..Beside::default() };
         send(a.as_fd(), &b.local_addr().unwrap(), beside, b"x").unwrap();
         let got = receive(b.as_fd(), &mut [0; 8]).unwrap();
         assert_eq!(got.remote.ip(), own.address);
@@ -366,7 +391,7 @@ mod tests {
         set(b.as_fd(), libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, 1).unwrap();
         enable_pktinfo_v6(b.as_fd()).unwrap();
         let own = Own { address: "::1".parse().unwrap(), interface: 0 };
-        let beside = Beside { own: Some(own), tos: 2, segment: None };
+        let beside = Beside { own: Some(own), tos: 2, ..Beside::default() };
         send(a.as_fd(), &b.local_addr().unwrap(), beside, b"x").unwrap();
         let got = receive(b.as_fd(), &mut [0; 8]).unwrap();
         assert_eq!(got.own.map(|own| own.address), Some(own.address));
@@ -413,10 +438,11 @@ mod tests {
         let used = write_controls(
             &mut control,
             &"[::1]:1".parse().unwrap(),
-            Beside { own: Some(own), tos: 3, segment: Some(1) },
+            Beside { own: Some(own), tos: 3, hop_limit: NonZeroU8::new(48), segment: Some(1) },
         );
         // SAFETY: CMSG_SPACE only calculates.
-        let expected = unsafe { libc::CMSG_SPACE(20) + libc::CMSG_SPACE(4) + libc::CMSG_SPACE(2) } as usize;
+        let expected =
+            unsafe { libc::CMSG_SPACE(20) + 2 * libc::CMSG_SPACE(4) + libc::CMSG_SPACE(2) } as usize;
         assert_eq!(used, expected);
     }
 }

@@ -143,6 +143,7 @@ impl Tunnel {
     /// Erases the sessions. An attempt that is on its way has keys of its own, seconds old.
     pub(super) fn erase_sessions(&mut self, id: PeerId, now: Now) {
         let Some(peer) = self.peers.of_mut(id) else { return };
+        peer.handshake.untaken = 0;
         let gone = peer.keypairs.clear();
         peer.shared.set_current(None, now.boot);
         self.forget_indices(gone);

@@ -49,6 +49,11 @@ impl Keypairs {
         dropped([self.next.replace(session), self.previous.take()])
     }
 
+    /// Did we answer, and has the peer not proven yet that it has the keys?
+    pub(super) fn awaits_proof(&self) -> bool {
+        self.next.is_some()
+    }
+
     /// A session that we answered got its first authentic packet. Only the next one moves up, so a late packet
     /// of an older session switches nothing back. When both ends initiated at once, each has two young
     /// sessions; the end that `yields` goes over to the other's, so that one of them alone rekeys later.

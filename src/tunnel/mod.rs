@@ -44,7 +44,7 @@ use crate::forward::{
     Endpoint, Evidence, Forward, HandshakeDatagram, Peer, PeerId, Raised, Refusal, Time, session,
 };
 use crate::noise::{Identity, PublicKey, Tai64n, macs::MacKeys};
-use crate::wire::ecn::Ecn;
+use crate::wire::outer::Outer;
 
 /// An unanswered initiation is sent again after this, and no two leave within it (paper, section 6.1).
 pub const REKEY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -90,8 +90,8 @@ pub struct Transmit {
     pub peer: Option<PeerId>,
     /// Where to, and from which of our addresses.
     pub to: Endpoint,
-    /// Outer ECN (not-ECT but for staged data).
-    pub ecn: Ecn,
+    /// What its header says: the default but for staged data.
+    pub outer: Outer,
     /// The datagram.
     pub datagram: Bytes,
 }

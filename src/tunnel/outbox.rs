@@ -59,7 +59,7 @@ mod tests {
         Transmit {
             peer: None,
             to: Endpoint { remote: ([127, 0, 0, 1], 1).into(), local: None },
-            ecn: crate::wire::ecn::Ecn::NotEct,
+            outer: crate::wire::outer::Outer::default(),
             datagram: n.to_le_bytes().to_vec().into(),
         }
     }

@@ -49,6 +49,8 @@ pub(super) struct Handshake {
     pub(super) attempts: u32,
     /// Those since somebody last wanted a session.
     pub(super) retries: u32,
+    /// Answers of ours in a row that the peer did not take up: it began anew instead.
+    pub(super) untaken: u32,
     /// When the last initiation or response went out.
     pub(super) sent: Option<Time>,
     /// The newest timestamp that we sent.
@@ -71,6 +73,7 @@ impl PeerState {
             pending: None,
             attempts: 0,
             retries: 0,
+            untaken: 0,
             sent: None,
             sent_timestamp: floor,
             newest_timestamp: Tai64n::default(),
@@ -144,6 +147,7 @@ impl Handshake {
     pub(super) fn complete(&mut self) {
         self.attempts = 0;
         self.retries = 0;
+        self.untaken = 0;
     }
 }
 

@@ -128,6 +128,7 @@ impl Tunnel {
         let session = self.new_session(index, theirs, false, &keys, now);
         self.learn_endpoint(id, from);
         let Some(peer) = self.peers.of_mut(id) else { return };
+        peer.handshake.untaken += u32::from(peer.keypairs.awaits_proof());
         let dropped = peer.keypairs.answered(session.clone());
         self.forward.sessions.insert(session, peer.shared.clone());
         self.forget_indices(dropped);

@@ -9,8 +9,8 @@ use crate::{
     forward::{Endpoint, Evidence, PeerId, Refusal, Session, Time},
     noise::handshake::initiate,
     wire::{
-        ecn::Ecn,
         message::{INITIATION_LEN, Index, RESPONSE_LEN, Response},
+        outer::Outer,
     },
 };
 
@@ -107,7 +107,7 @@ impl Tunnel {
         let cookie = self.load.secret(now.boot, &mut *self.rng).cookie(&to.remote);
         let reply = ours.macs.seal_cookie(sender, message, &cookie, &mut *self.rng);
         let datagram = Bytes::copy_from_slice(&reply.to_bytes());
-        let transmit = Transmit { peer: None, to: *to, ecn: Ecn::NotEct, datagram };
+        let transmit = Transmit { peer: None, to: *to, outer: Outer::default(), datagram };
         if !self.outbox.transmit(transmit) {
             self.forward.refusals.add(Refusal::HandshakeQueueFull, 1);
         }
@@ -159,7 +159,7 @@ impl Tunnel {
         };
         let count = staged.len();
         for datagram in staged {
-            self.transmit(id, datagram.ecn, datagram.bytes.into());
+            self.transmit(id, datagram.outer, datagram.bytes.into());
         }
         self.arm_activity_timers(id, now);
         if count > 0 && !last {
@@ -171,7 +171,7 @@ impl Tunnel {
     /// Queues a handshake message or keepalive: authentic, and no data.
     fn transmit_empty(&mut self, id: PeerId, datagram: Bytes, now: Time) {
         let bytes = datagram.len() as u64;
-        if self.transmit(id, Ecn::NotEct, datagram)
+        if self.transmit(id, Outer::default(), datagram)
             && let Some(peer) = self.peers.of(id)
         {
             peer.shared.activity.authentic_sent(bytes, now);
@@ -179,10 +179,10 @@ impl Tunnel {
     }
 
     /// Queues a datagram to where the peer is; false if there is no such place, or no room.
-    fn transmit(&mut self, id: PeerId, ecn: Ecn, datagram: Bytes) -> bool {
+    fn transmit(&mut self, id: PeerId, outer: Outer, datagram: Bytes) -> bool {
         let endpoint = self.peers.of(id).and_then(|peer| peer.shared.endpoint());
         let Some(to) = endpoint else { return false };
-        let queued = self.outbox.transmit(Transmit { peer: Some(id), to, ecn, datagram });
+        let queued = self.outbox.transmit(Transmit { peer: Some(id), to, outer, datagram });
         if !queued {
             self.forward.refusals.add(Refusal::HandshakeQueueFull, 1);
         }

@@ -64,6 +64,8 @@ pub struct PeerStatus {
     pub staged: usize,
     /// Unanswered initiations in a row.
     pub attempts: u32,
+    /// Answers of ours in a row that it did not take up, as they did not arrive, or did not open for it.
+    pub untaken: u32,
 }
 
 impl Tunnel {
@@ -109,6 +111,7 @@ impl PeerState {
             allowed_ips: self.allowed_ips.iter().copied().collect(),
             staged: shared.staged(),
             attempts: self.handshake.attempts,
+            untaken: self.handshake.untaken,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Explicit congestion notification through a tunnel (RFC 6040, normal mode).
 
 /// The two ECN bits of an IP header (RFC 3168, section 5).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 #[repr(u8)]
 pub enum Ecn {
     /// Not ECN-capable.

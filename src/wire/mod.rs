@@ -1,11 +1,13 @@
-//! Bytes ⇄ types: WireGuard's four messages, IP headers, checksums, ICMP errors, ECN, the virtio header of a
-//! TUN. Knows no key, peer or time.
+//! Bytes ⇄ types: WireGuard's four messages, IP headers, checksums, ICMP errors, what outer headers say, flows,
+//! the virtio header of a TUN. Knows no key, peer or time.
 
 pub mod checksum;
 pub mod ecn;
+pub mod flow;
 pub mod icmp;
 pub mod ip;
 pub mod message;
+pub mod outer;
 pub mod vnet;
 
 /// Why bytes are not what they should be.

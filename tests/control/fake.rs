@@ -227,5 +227,6 @@ pub fn peer(id: u64, public_key: PublicKey) -> PeerStatus {
         allowed_ips: Vec::new(),
         staged: 0,
         attempts: 0,
+        untaken: 0,
     }
 }

@@ -270,6 +270,14 @@ fn different_preshared_keys_never_connect_and_say_why() {
     assert_eq!(world.nodes[1].delivered.len(), 0);
     assert_eq!(world.nodes[0].refused(Refusal::ResponseForged), 3);
     assert_eq!(world.nodes[0].evidence(Refusal::ResponseForged).peer, Some(world.status(0, 1).id));
+    // The one who answers sees that nobody takes it up: three initiations are two that came instead.
+    assert_eq!((world.status(1, 0).untaken, world.status(0, 1).untaken), (2, 0));
+
+    world.change(0, 1, |change| change.preshared_key = Some(PresharedKey::default()));
+    world.send(0, 1);
+    world.run(secs(6));
+    assert_eq!(world.nodes[1].delivered.len(), 2);
+    assert_eq!(world.status(1, 0).untaken, 0);
 }
 
 #[test]

@@ -286,7 +286,8 @@ impl World {
         if let Outbound::Depart(mut departure) = outcome {
             assert!(node.forward.seal(&mut departure, &node.intake, &mut node.carriers));
             let cargo = node.carriers.cargo();
-            let sent: Vec<_> = cargo.map(|cargo| (*cargo.to, cargo.ecn, cargo.bytes.to_vec())).collect();
+            let sent: Vec<_> =
+                cargo.map(|cargo| (*cargo.to, cargo.outer.ecn, cargo.bytes.to_vec())).collect();
             node.carriers.clear();
             for (to, ecn, bytes) in sent {
                 self.emit(n, to, ecn, bytes);
@@ -374,8 +375,8 @@ impl World {
     }
 
     fn drain(&mut self, n: usize) {
-        while let Some(Transmit { to, ecn, datagram, .. }) = self.nodes[n].tunnel.poll_transmit() {
-            self.emit(n, to, ecn, datagram.to_vec());
+        while let Some(Transmit { to, outer, datagram, .. }) = self.nodes[n].tunnel.poll_transmit() {
+            self.emit(n, to, outer.ecn, datagram.to_vec());
             let data = self.log.last().is_some_and(Sent::is_data);
             if let Some((from, to)) = self.busy.take_if(|&mut (from, _)| from == n && data) {
                 self.meanwhile = Some(self.enters(from, inner(from), to));

@@ -16,7 +16,7 @@ use vpnd::{
 
 use crate::{
     common::need_root,
-    world::{DEVICE, Pair, Running, Spec, sh, wait_until},
+    world::{DEVICE, Pair, Running, Spec, as_in_matrix, sh, wait_until},
 };
 
 const VPND: &str = env!("CARGO_BIN_EXE_vpnd");
@@ -41,7 +41,7 @@ impl Bench {
     }
 
     fn setup(&self) -> Setup {
-        Setup::new(VPND, file(DEVICE, 51820, &["0.0.0.0/0", "::/0", "10.99.0.0/16"]))
+        Setup::new(VPND, as_in_matrix(&file(DEVICE, 51820, &["0.0.0.0/0", "::/0", "10.99.0.0/16"])))
     }
 
     fn start(&self) -> Daemon {

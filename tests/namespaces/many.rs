@@ -16,7 +16,7 @@ use vpnd::{
 
 use crate::{
     common::need_root,
-    world::{DEVICE, Node, PORT, PeerText, cable, run, sh, start_vpnd, wait_until},
+    world::{DEVICE, Node, PORT, PeerText, as_in_matrix, cable, run, sh, start_vpnd, wait_until},
 };
 
 const MANY: usize = 10_000;
@@ -134,7 +134,7 @@ impl Tunnel<'_> {
         let setup = Setup {
             label: self.device.to_owned(),
             log: "debug".to_owned(),
-            ..Setup::new(env!("CARGO_BIN_EXE_vpnd"), config)
+            ..Setup::new(env!("CARGO_BIN_EXE_vpnd"), as_in_matrix(&config))
         };
         Daemon::start(host, &setup).unwrap_or_else(|error| panic!("{}: {error}", self.device))
     }

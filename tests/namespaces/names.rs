@@ -18,7 +18,10 @@ use vpnd::{
 
 use crate::{
     common::need_root,
-    world::{DEVICE, Kind, Node, NodeFile, PORT, PeerText, Running, cable, sh, start_vpnd, wait_until},
+    world::{
+        DEVICE, Kind, Node, NodeFile, PORT, PeerText, Running, as_in_matrix, cable, sh, start_vpnd,
+        wait_until,
+    },
 };
 
 const NAME: &str = "vpn.test";
@@ -76,7 +79,7 @@ impl World {
         let address = ["10.77.0.1/24".to_owned()];
         let file =
             NodeFile { private: &self.keys[0], address: &address, mtu: 1420, interface: "", peers: &peers };
-        let mut setup = Setup::new(self.wrapper(), file.toml());
+        let mut setup = Setup::new(self.wrapper(), as_in_matrix(&file.toml()));
         setup.log = "debug".to_owned();
         let daemon = Daemon::start(&self.left, &setup).unwrap_or_else(|error| panic!("it starts: {error}"));
         let ip = |text: &str| text.parse::<IpAddr>().expect("an address");

@@ -1,16 +1,22 @@
 //! A router with NAT between the two ends: left 192.168.1.100 – router – right 10.0.0.100, as in `netns.sh`.
 
-use std::{net::IpAddr, time::Duration};
+use std::{
+    fs::Permissions,
+    net::{IpAddr, SocketAddr, TcpStream},
+    os::unix::fs::PermissionsExt,
+    path::PathBuf,
+    time::Duration,
+};
 
 use vpnd::{
-    lab::{Host, Ping, link},
+    lab::{Daemon, Host, Ping, Setup, link},
     noise::PrivateKey,
     sys::random::os_rng,
 };
 
 use crate::{
     common::need_root,
-    world::{Kind, Node, NodeFile, PORT, PeerText, sh, start_vpnd, wait_until},
+    world::{Kind, Node, NodeFile, PORT, PeerText, Running, sh, wait_until},
 };
 
 struct World {
@@ -23,6 +29,11 @@ impl World {
     /// The router forgets a UDP flow after two seconds, and hides the left net behind 10.0.0.1. The right end does
     /// not know where the left one is.
     fn start(name: &str, keepalive: u16) -> Self {
+        Self::start_with(name, keepalive, &vpnd)
+    }
+
+    /// The same where the right end runs another program.
+    fn start_with(name: &str, keepalive: u16, right_runs: &dyn Fn(&Host) -> PathBuf) -> Self {
         let [left, router, right] =
             ["l", "m", "r"].map(|end| Host::create(&format!("vpnd-{name}-{end}")).expect("a namespace"));
         for (host, address, device) in
@@ -45,8 +56,10 @@ impl World {
             router.sysctl(&format!("netfilter.{timeout}"), "2").expect("a timeout");
         }
         let keys = [(); 2].map(|()| PrivateKey::generate(&mut os_rng()));
-        let right = start(right, &keys[1], &keys[0], 2, None, 0);
-        let left = start(left, &keys[0], &keys[1], 1, Some((ip("10.0.0.100"), PORT)), keepalive);
+        let program = right_runs(&right);
+        let right = start(right, program, [&keys[1], &keys[0]], 2, None, 0);
+        let program = vpnd(&left);
+        let left = start(left, program, [&keys[0], &keys[1]], 1, Some((ip("10.0.0.100"), PORT)), keepalive);
         Self { left, router, right }
     }
 
@@ -57,10 +70,15 @@ impl World {
     }
 }
 
+/// The vpnd that is tested.
+fn vpnd(_: &Host) -> PathBuf {
+    env!("CARGO_BIN_EXE_vpnd").into()
+}
+
 fn start(
     host: Host,
-    own: &PrivateKey,
-    other: &PrivateKey,
+    program: PathBuf,
+    [own, other]: [&PrivateKey; 2],
     number: u8,
     endpoint: Option<(IpAddr, u16)>,
     keepalive: u16,
@@ -75,7 +93,7 @@ fn start(
     let address = [format!("10.77.0.{number}/24")];
     let file = NodeFile { private: own, address: &address, mtu: 1420, interface: "", peers: &peer.toml() };
     Node {
-        running: start_vpnd(&host, &file.toml(), &[]),
+        running: Running::Vpnd(Daemon::start(&host, &Setup::new(program, file.toml())).expect("vpnd starts")),
         kind: Kind::Vpnd,
         private: own.clone(),
         inner4: ip(&format!("10.77.0.{number}")),
@@ -124,14 +142,10 @@ fn a_persistent_keepalive_holds_the_nat_open() {
     assert!(world.right.shown("endpoints", &world.left.key()).starts_with("10.0.0.1:"));
 }
 
-/// Scenario 21: the router pings a host behind the right end, which hides it behind its own tunnel address. The
-/// answer that nobody is there is about the hidden packet, and yet finds the router.
-#[test]
-fn an_icmp_error_comes_back_along_the_right_path_through_nat() {
-    if !need_root() {
-        return;
-    }
-    let world = World::start("icmpnat", 0);
+/// The router's way to a host behind the right end, which hides the router behind its own tunnel address; the peer
+/// that has that host is gone.
+fn hidden_router(name: &str, right_runs: &dyn Fn(&Host) -> PathBuf) -> World {
+    let world = World::start_with(name, 0, right_runs);
     let right = &world.right.host;
     right.sysctl("ipv4.ip_forward", "1").expect("a router");
     sh(
@@ -140,14 +154,60 @@ fn an_icmp_error_comes_back_along_the_right_path_through_nat() {
          nft add rule ip nat out ip saddr 10.0.0.0/24 ip daddr 10.77.0.0/24 snat to 10.77.0.2",
     );
     world.router.add_route("10.77.0.0/24", Some(ip("10.0.0.100")), "outside").expect("a route");
-    let ping = Ping { patience: Duration::from_secs(5), ..Ping::to(world.left.inner4) };
-
     world.left.ping(world.right.inner4, 1); // so that the right end knows where the left one is
+    let ping = Ping { patience: Duration::from_secs(5), ..Ping::to(world.left.inner4) };
     let answered = world.router.ping_with(&ping).expect("ping runs");
     assert_eq!((answered.received, answered.refused), (1, 0), "through the NAT while the peer is there");
-
     world.right.set(&format!("peer {} remove", world.left.key()));
-    let refused = world.router.ping_with(&ping).expect("ping runs");
-    assert_eq!((refused.received, refused.refused), (0, 1), "host unreachable, from {}", world.left.inner4);
+    world
+}
+
+/// Scenario 21. The router takes nothing but what comes from the net between, as in `netns.sh`.
+#[test]
+fn an_icmp_error_comes_back_along_the_right_path_through_nat() {
+    if !need_root() {
+        return;
+    }
+    let world = hidden_router("icmpnat", &vpnd);
+    sh(
+        &world.router,
+        "nft add table ip filter; nft add chain ip filter in '{ type filter hook input priority 0; }'; \
+         nft add rule ip filter in iifname outside ip saddr != 10.0.0.0/24 drop",
+    );
+    let page = sh(&world.router, &format!("LANG=C ping -W 5 -c 1 {} || true", world.left.inner4));
+    assert!(page.contains("From 10.0.0.100 icmp_seq=1 Destination Host Unreachable"), "{page}");
     assert_eq!(world.right.refused("no_peer"), 1, "{:#}", world.right.status()["refusals"]);
+
+    // With a port that the NAT has changed: the error finds the socket all the same.
+    sh(
+        &world.right.host,
+        "nft flush chain ip nat out; nft add rule ip nat out ip protocol tcp snat to 10.77.0.2:7",
+    );
+    let nobody = SocketAddr::new(world.left.inner4, 80);
+    let connect = || TcpStream::connect_timeout(&nobody, Duration::from_secs(5));
+    let error = world.router.run(connect).expect_err("nobody is there");
+    assert_eq!(error.raw_os_error(), Some(libc::EHOSTUNREACH), "without an answer it would be TimedOut");
+}
+
+/// Without the right to open a raw socket the error speaks in the name of its destination, and finds the router, too.
+#[test]
+fn an_icmp_error_comes_back_through_nat_without_a_raw_socket() {
+    if !need_root() {
+        return;
+    }
+    let world = hidden_router("icmptun", &without_raw_sockets);
+    let page = sh(&world.router, &format!("LANG=C ping -W 5 -c 1 {0} || true", world.left.inner4));
+    let expected = format!("From {} icmp_seq=1 Destination Host Unreachable", world.left.inner4);
+    assert!(page.contains(&expected), "{page}");
+}
+
+/// A program that starts vpnd without CAP_NET_RAW.
+fn without_raw_sockets(host: &Host) -> PathBuf {
+    let path = host.folder().join("without-raw");
+    let vpnd = env!("CARGO_BIN_EXE_vpnd");
+    let script =
+        format!("#!/bin/sh\nexec setpriv --bounding-set -net_raw --inh-caps -net_raw {vpnd} \"$@\"\n");
+    std::fs::write(&path, script).expect("a file in the host's own folder");
+    std::fs::set_permissions(&path, Permissions::from_mode(0o700)).expect("a mode");
+    path
 }

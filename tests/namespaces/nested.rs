@@ -10,20 +10,20 @@ use vpnd::{
 
 use crate::{
     common::need_root,
-    world::{NodeFile, PORT, Pair, PeerText, Spec, carries, start_vpnd, wait_until},
+    world::{NodeFile, PORT, Pair, PeerText, Spec, as_in_matrix, carries, start_vpnd, wait_until},
 };
 
 /// A second vpnd on a host that has one already.
-struct Second<'a> {
-    private: &'a PrivateKey,
-    port: u16,
-    address: &'a [&'a str],
-    mtu: u16,
-    peer: PeerText<'a>,
+pub struct Second<'a> {
+    pub private: &'a PrivateKey,
+    pub port: u16,
+    pub address: &'a [&'a str],
+    pub mtu: u16,
+    pub peer: PeerText<'a>,
 }
 
 impl Second<'_> {
-    fn start(&self, host: &Host) -> Daemon {
+    pub fn start(&self, host: &Host) -> Daemon {
         let toml = format!(
             "[interface]\nname = \"vpn1\"\nprivate_key = \"{}\"\nlisten_port = {}\naddress = {:?}\nmtu = {}\n{}",
             *self.private.to_base64(),
@@ -32,13 +32,13 @@ impl Second<'_> {
             self.mtu,
             self.peer.toml()
         );
-        let mut setup = Setup::new(env!("CARGO_BIN_EXE_vpnd"), toml);
+        let mut setup = Setup::new(env!("CARGO_BIN_EXE_vpnd"), as_in_matrix(&toml));
         setup.label = "second".to_owned();
         Daemon::start(host, &setup).unwrap_or_else(|error| panic!("the second vpnd does not start: {error}"))
     }
 }
 
-fn peer(key: PublicKey, endpoint: Option<(&str, u16)>, allowed_ips: &[&str]) -> PeerText<'static> {
+pub fn peer(key: PublicKey, endpoint: Option<(&str, u16)>, allowed_ips: &[&str]) -> PeerText<'static> {
     PeerText {
         key,
         preshared: None,
@@ -48,7 +48,7 @@ fn peer(key: PublicKey, endpoint: Option<(&str, u16)>, allowed_ips: &[&str]) -> 
     }
 }
 
-fn ip(text: &str) -> IpAddr {
+pub fn ip(text: &str) -> IpAddr {
     text.parse().expect("an address")
 }
 
@@ -89,7 +89,7 @@ fn a_tunnel_runs_inside_a_tunnel() {
     assert_eq!((left.refused("routing_loop"), right.refused("routing_loop")), (0, 0));
 }
 
-/// Scenario 13. The file refuses such an endpoint, `wg set` cannot know the host's routes.
+/// Beside scenario 13 (`loops`): the file refuses such an endpoint, `wg set` cannot know the host's routes.
 #[test]
 fn an_endpoint_inside_its_own_tunnel_makes_no_storm() {
     if !need_root() {

@@ -10,7 +10,9 @@ use vpnd::{
 
 use crate::{
     common::need_root,
-    world::{DEVICE, NodeFile, Outer, PORT, PeerText, Running, cable, sh, start_vpnd, wait_until},
+    world::{
+        DEVICE, NodeFile, Outer, PORT, PeerText, Running, as_in_matrix, cable, sh, start_vpnd, wait_until,
+    },
 };
 
 /// What a datagram of a tunnel of ours begins with: both its UDP ports.
@@ -171,12 +173,12 @@ fn two_tunnels_for_everything_start_at_once_and_do_not_swallow_each_other() {
     let _right = world.start_right(&[(world.left_key.public_key(), 1), (second_key.public_key(), 2)]);
     let mut second = Setup::new(
         env!("CARGO_BIN_EXE_vpnd"),
-        format!(
+        as_in_matrix(&format!(
             "[interface]\nname = \"vpn1\"\nprivate_key = \"{}\"\nlisten_port = {}\naddress = [\"10.77.0.2/32\"]\n{}",
             *second_key.to_base64(),
             PORT + 1,
             world.everything(Outer::V4).toml()
-        ),
+        )),
     );
     second.label = "second".to_owned();
     let (first, second) = thread::scope(|scope| {

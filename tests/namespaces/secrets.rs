@@ -15,7 +15,7 @@ use vpnd::{
 
 use crate::{
     common::need_root,
-    world::{Node, NodeFile, Pair, PeerText, Spec, cable, wait_until},
+    world::{Node, NodeFile, Pair, PeerText, Spec, as_in_matrix, cable, wait_until},
 };
 
 const PAGE: usize = 4096;
@@ -144,7 +144,7 @@ fn no_key_is_logged_at_any_level() {
     };
     let address = ["10.77.0.1/24".to_owned()];
     let file = NodeFile { private: &own, address: &address, mtu: 1420, interface: "", peers: &peer.toml() };
-    let mut setup = Setup::new(env!("CARGO_BIN_EXE_vpnd"), file.toml());
+    let mut setup = Setup::new(env!("CARGO_BIN_EXE_vpnd"), as_in_matrix(&file.toml()));
     setup.log = "trace".to_owned();
     let daemon = Daemon::start(&left, &setup).expect("it starts");
     let hex = [own.to_hex(), shared.to_hex()];

@@ -5,9 +5,11 @@ use std::{
     time::Duration,
 };
 
+use vpnd::lab::{Host, link};
+
 use crate::{
     common::need_root,
-    world::{Pair, Spec, sh},
+    world::{Pair, Spec, carries, sh},
 };
 
 #[test]
@@ -21,8 +23,11 @@ fn a_destination_that_no_peer_owns_is_unreachable_at_once() {
     for nobody in ["10.99.0.1", "fd99::1"] {
         let address = nobody.parse().expect("an address");
         assert_eq!(left.ping(address, 1).expect("ping runs").refused, 1, "{nobody}");
-        let page = sh(left, &format!("ping -c 1 -W 5 {nobody} || true"));
-        assert!(page.contains("+1 errors") && page.to_lowercase().contains("unreachable"), "{page}");
+        // A socket that is bound to the device hears what comes from there alone.
+        for bound in ["", "-I vpn0"] {
+            let page = sh(left, &format!("ping -c 1 -W 5 {bound} {nobody} || true"));
+            assert!(page.contains("+1 errors") && page.to_lowercase().contains("unreachable"), "{page}");
+        }
         // Without an answer it would be TimedOut.
         let connect = || TcpStream::connect_timeout(&SocketAddr::new(address, 80), Duration::from_secs(5));
         let error = left.run(connect).expect_err("nobody is there");
@@ -43,4 +48,30 @@ fn a_peer_whose_place_is_not_known_is_unreachable_at_once() {
     }
     pair.left.ping(pair.right.inner4, 1);
     pair.right.ping(pair.left.inner6, 1);
+}
+
+/// A host behind this one, of either family, without NAT: the router's own address speaks, as any router's.
+#[test]
+fn a_host_behind_hears_from_its_router_that_nobody_has_the_destination() {
+    if !need_root() {
+        return;
+    }
+    let pair = Pair::start("behind", &Spec::default());
+    let router = &pair.left.host;
+    let behind = Host::create("vpnd-behind-host").expect("a namespace");
+    link::veth(&behind, "eth0", router, "eth1").expect("a cable");
+    for (host, device, number) in [(router, "eth1", 1), (&behind, "eth0", 2)] {
+        host.add_address(device, &format!("198.51.100.{number}/24")).expect("an address");
+        host.add_address(device, &format!("2001:db8:1::{number}/64")).expect("an address");
+    }
+    for forwarding in ["ipv4.ip_forward", "ipv6.conf.all.forwarding"] {
+        router.sysctl(forwarding, "1").expect("a router");
+    }
+    carries(&behind, router, ["198.51.100.1", "2001:db8:1::1"]);
+    sh(&behind, "ip route add default via 198.51.100.1; ip -6 route add default via 2001:db8:1::1");
+    sh(router, "ip route add 10.99.0.0/24 dev vpn0; ip -6 route add fd99::/64 dev vpn0");
+    for (nobody, from) in [("10.99.0.1", "From 198.51.100.1 "), ("fd99::1", "From 2001:db8:1::1 ")] {
+        let page = sh(&behind, &format!("LANG=C ping -c 1 -W 5 {nobody} || true"));
+        assert!(page.contains(from) && page.to_lowercase().contains("unreachable"), "{page}");
+    }
 }

@@ -192,7 +192,8 @@ fn on_the_wire_is_wireguard_and_not_one_clear_byte() {
 
         // The same search finds the words where they are clear.
         let said = inside.iter().filter(|packet| contains(packet, SECRET)).count();
-        assert!(said > 3 * BULK / 1500, "{said} packets in the tunnel say it");
+        // Inside they may be super-packets.
+        assert!(said > 3 * BULK / 65_536, "{said} packets in the tunnel say it");
         for frame in &wire {
             let seen = look(frame);
             let start = &frame[..frame.len().min(100)];

@@ -8,6 +8,7 @@
 use std::{
     fs::File,
     net::IpAddr,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Command, Output},
     time::{Duration, Instant},
@@ -70,6 +71,10 @@ pub struct Spec {
     pub keepalive: u16,
     /// Does the right end know where the left one is?
     pub right_knows_left: bool,
+    /// More lines for vpnd's `[interface]`.
+    pub interface: String,
+    /// Words before vpnd's command line, such as `taskset -c 0`; `{folder}` is the host's own.
+    pub before: String,
 }
 
 impl Default for Spec {
@@ -83,6 +88,8 @@ impl Default for Spec {
             preshared: false,
             keepalive: 0,
             right_knows_left: true,
+            interface: String::new(),
+            before: String::new(),
         }
     }
 }
@@ -198,10 +205,10 @@ impl Pair {
                         private: &private,
                         address: &address,
                         mtu: spec.mtu,
-                        interface: "",
+                        interface: &spec.interface,
                         peers: &peer.toml(),
                     };
-                    start_vpnd(&host, &file.toml(), &arguments)
+                    start_vpnd_by(&host, &spec.before, &file.toml(), &arguments)
                 }
                 other => start_other(&host, other, &other_conf(&private, &[peer]), &address, spec.mtu),
             };
@@ -265,10 +272,39 @@ impl PeerText<'_> {
 
 /// A vpnd from this file; `vpnd --config`.
 pub fn start_vpnd(host: &Host, toml: &str, arguments: &[String]) -> Running {
-    let mut setup = Setup::new(Kind::Vpnd.program(), toml);
+    start_vpnd_by(host, "", toml, arguments)
+}
+
+/// Lines that each vpnd of these tests has in its `[interface]`, unless its own file has that key: `make matrix` runs
+/// all of them with other offloads and workers.
+const EVERYWHERE: &str = "VPND_TEST_INTERFACE";
+
+/// The file with those lines.
+pub fn as_in_matrix(toml: &str) -> String {
+    let lines = std::env::var(EVERYWHERE).unwrap_or_default();
+    let key = |line: &str| line.split('=').next().unwrap_or_default().trim().to_owned();
+    let lacks = |line: &&str| !toml.lines().any(|own| key(own) == key(line));
+    let added: String = lines.lines().filter(lacks).map(|line| format!("\n{line}")).collect();
+    toml.replacen("[interface]", &format!("[interface]{added}"), 1)
+}
+
+/// The same with words before its command line.
+fn start_vpnd_by(host: &Host, before: &str, toml: &str, arguments: &[String]) -> Running {
+    let program = if before.is_empty() { Kind::Vpnd.program() } else { launcher(host, before) };
+    let mut setup = Setup::new(program, as_in_matrix(toml));
     setup.arguments = arguments.to_vec();
     setup.log = "debug".to_owned();
     Running::Vpnd(Daemon::start(host, &setup).unwrap_or_else(|error| panic!("vpnd does not start: {error}")))
+}
+
+/// A program that becomes vpnd.
+fn launcher(host: &Host, before: &str) -> PathBuf {
+    let before = before.replace("{folder}", host.folder().to_str().expect("a path in text"));
+    let path = host.folder().join("launch");
+    let text = format!("#!/bin/sh\nexec {before} {} \"$@\"\n", Kind::Vpnd.program().display());
+    std::fs::write(&path, text).expect("a script");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).expect("a mode");
+    path
 }
 
 /// For `wg setconf`.

@@ -85,7 +85,7 @@ impl Tunnel {
 
     fn leave(&mut self, sent: &mut Vec<Sent>) {
         let take = |cargo: vpnd::forward::Cargo<'_>| Sent {
-            ecn: cargo.ecn,
+            ecn: cargo.outer.ecn,
             bytes: cargo.bytes.to_vec(),
             stride: cargo.stride,
         };

@@ -309,6 +309,7 @@ fn peer_status(public_key: PublicKey) -> PeerStatus {
         allowed_ips: Vec::new(),
         staged: 0,
         attempts: 0,
+        untaken: 0,
     }
 }
 

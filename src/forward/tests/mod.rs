@@ -27,6 +27,7 @@ use crate::{
         ecn::Ecn,
         icmp, ip,
         message::Index,
+        outer::Outer,
         vnet::{VNET_HEADER_LEN, VnetHeader},
     },
 };
@@ -45,7 +46,7 @@ struct Node {
 /// What became of one packet from the TUN.
 #[derive(Debug)]
 enum Outbound {
-    Send { peer: Arc<Peer>, to: Endpoint, datagram: Vec<u8>, ecn: Ecn },
+    Send { peer: Arc<Peer>, to: Endpoint, datagram: Vec<u8>, outer: Outer },
     Staged,
     Unreachable(icmp::Unreachable),
     Refused,
@@ -96,9 +97,9 @@ impl Node {
         self.carriers.clear();
         assert!(self.forward.seal(&mut departure, &self.intake, &mut self.carriers));
         let cargo: Vec<_> = self.carriers.cargo().collect();
-        let [Cargo { peer, to, ecn, bytes, stride }] = cargo[..] else { panic!("{} sends", cargo.len()) };
+        let [Cargo { peer, to, outer, bytes, stride }] = cargo[..] else { panic!("{} sends", cargo.len()) };
         assert_eq!(bytes.len(), stride, "one datagram");
-        Outbound::Send { peer: peer.clone(), to: *to, datagram: bytes.to_vec(), ecn }
+        Outbound::Send { peer: peer.clone(), to: *to, datagram: bytes.to_vec(), outer }
     }
 
     /// The datagram that this packet becomes.

@@ -1,21 +1,24 @@
 //! From the TUN on.
 
+use std::num::NonZeroU8;
+
 use super::*;
 use crate::forward::session::{REJECT_AFTER_MESSAGES, REKEY_AFTER_MESSAGES};
 use crate::wire::{
     ecn::mark,
     icmp,
     message::{Index, TransportHeader},
+    outer::Outer,
 };
 
 #[test]
 fn a_packet_is_sealed_for_the_peer_that_owns_its_destination() {
     let mut two = Two::new();
     let sent = packet("10.0.0.1", "10.0.0.2", 57);
-    let Outbound::Send { peer, to, datagram, ecn } = two.left.outbound(&sent, START) else {
+    let Outbound::Send { peer, to, datagram, outer } = two.left.outbound(&sent, START) else {
         panic!("not sent")
     };
-    assert_eq!((peer.id, to, ecn), (PeerId(2), endpoint(RIGHT), Ecn::NotEct));
+    assert_eq!((peer.id, to, outer), (PeerId(2), endpoint(RIGHT), Outer::default()));
     assert_eq!(datagram.len(), 16 + 80 + 16, "77 bytes are padded to 80");
     let header = TransportHeader::parse(&datagram).expect("a transport message");
     assert_eq!(header, TransportHeader { receiver: Index(0x0200_0002), counter: 0 });
@@ -170,6 +173,29 @@ fn the_first_fragment_of_a_datagram_of_our_own_is_refused() {
     assert_eq!(two.left.refusals(), [("routing_loop", 1)]);
 }
 
+#[test]
+fn what_was_sealed_leaves_a_layer_lower_at_once_or_after_it_waited_and_at_the_last_not_at_all() {
+    let mut two = Two::new();
+    let datagram = two.sealed_by_left();
+    let nested = |hop_limit| {
+        let mut nested = udp("10.0.0.1", "10.0.0.2:7", &datagram);
+        nested[8] = hop_limit;
+        nested
+    };
+    let Outbound::Send { outer, .. } = two.left.outbound(&nested(64), START) else { panic!("not sent") };
+    assert_eq!(outer.hop_limit, NonZeroU8::new(48));
+    two.to_right.set_current(None, START);
+    assert!(matches!(two.left.outbound(&nested(48), START), Outbound::Staged));
+    assert!(matches!(two.left.outbound(&nested(16), START), Outbound::Refused));
+    let [session, _] = sessions(3, 4, START);
+    let datagrams = two.to_right.set_current(Some(session), START);
+    let limits: Vec<_> = datagrams.iter().map(|datagram| datagram.outer.hop_limit).collect();
+    assert_eq!(limits, [NonZeroU8::new(32)]);
+    assert_eq!(two.left.refusals(), [("nested_too_deep", 1)]);
+    let evidence = two.left.evidence(Refusal::NestedTooDeep);
+    assert_eq!((evidence.peer, evidence.inner), (Some(PeerId(2)), Some(address("10.0.0.2"))));
+}
+
 /// A UDP datagram in an IPv4 packet.
 fn udp(source: &str, destination: &str, payload: &[u8]) -> Vec<u8> {
     let (address, port) = destination.split_once(':').expect("address:port");
@@ -221,7 +247,7 @@ fn the_congestion_field_of_a_packet_that_waited_is_copied_out() {
     }
     let [session, _] = sessions(3, 4, START);
     let datagrams = two.to_right.set_current(Some(session), START);
-    let fields: Vec<_> = datagrams.iter().map(|datagram| datagram.ecn).collect();
+    let fields: Vec<_> = datagrams.iter().map(|datagram| datagram.outer.ecn).collect();
     assert_eq!(fields, [Ecn::Ect0, Ecn::NotEct, Ecn::Ce]);
 }
 
@@ -323,8 +349,8 @@ fn the_outer_congestion_field_is_the_inner_one() {
     for field in [Ecn::NotEct, Ecn::Ect0, Ecn::Ect1, Ecn::Ce] {
         for (source, destination) in [("10.0.0.1", "10.0.0.2"), ("fd00::1", "fd00::2")] {
             let sent = marked(source, destination, 30, field);
-            let Outbound::Send { ecn, .. } = two.left.outbound(&sent, START) else { panic!("not sent") };
-            assert_eq!(ecn, field);
+            let Outbound::Send { outer, .. } = two.left.outbound(&sent, START) else { panic!("not sent") };
+            assert_eq!(outer, field.into());
         }
     }
 }

@@ -1,0 +1,101 @@
+//! One thread, one for each direction, or several: each flow arrives in the order in which it was sent, and whole.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use crate::{
+    common::need_root,
+    streams::{Load, both_ways, in_order},
+    world::{Node, Pair, Spec},
+};
+
+/// A few seconds of all, with many batches on their way.
+const DENSE: Load = Load {
+    tcp: 30_000_000,
+    udp: 5_000_000,
+    pace: Duration::from_millis(4),
+    small: Duration::from_micros(100),
+    limit: PATIENCE,
+};
+/// What one core has time for.
+const EASY: Load =
+    Load { tcp: 10_000_000, pace: Duration::from_millis(10), small: Duration::from_millis(1), ..DENSE };
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The names of a daemon's data threads.
+fn data_threads(node: &Node) -> BTreeSet<String> {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", node.pid())).expect("it runs");
+    let names = tasks.flatten().filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
+    let names = names.map(|name| name.trim().to_owned());
+    names
+        .filter(|name| ["vpnd-in", "vpnd-out", "vpnd-data"].iter().any(|kind| name.starts_with(kind)))
+        .collect()
+}
+
+/// What its log says of offloads and workers.
+fn told(node: &Node) -> String {
+    let log = node.log();
+    let line = log.lines().find_map(|line| line.split_once("offloads tso=").map(|(_, rest)| rest.to_owned()));
+    format!("tso={}", line.unwrap_or_else(|| panic!("it does not say which offloads are in force: {log}")))
+}
+
+const ALL: &str = "tso=true uso=true udp_segment=true udp_gro=true";
+const NONE: &str = "tso=false uso=false udp_segment=false udp_gro=false";
+
+/// Both ends so: these threads, these words in the log, and all arrives in order.
+fn arrives_in_order(name: &str, spec: Spec, load: Load, threads: &[&str], words: &str) {
+    if !need_root() {
+        return;
+    }
+    let pair = Pair::start(name, &spec);
+    for node in [&pair.left, &pair.right] {
+        assert_eq!(data_threads(node), threads.iter().map(|name| (*name).to_owned()).collect());
+        assert_eq!(told(node), words);
+    }
+    in_order(&pair, &both_ways(&pair, load));
+}
+
+fn with(interface: &str) -> Spec {
+    Spec { interface: interface.to_owned(), ..Spec::default() }
+}
+
+const FOUR: [&str; 8] = [
+    "vpnd-in-0",
+    "vpnd-in-1",
+    "vpnd-in-2",
+    "vpnd-in-3",
+    "vpnd-out-0",
+    "vpnd-out-1",
+    "vpnd-out-2",
+    "vpnd-out-3",
+];
+
+#[test]
+fn four_workers_keep_the_order_of_every_flow() {
+    let spec = with("workers = 4\noffload = \"auto\"");
+    arrives_in_order("four", spec, DENSE, &FOUR, &format!("{ALL} workers=4 threads=8"));
+}
+
+#[test]
+fn four_workers_without_offloads_keep_it_too() {
+    let spec = with("workers = 4\noffload = \"off\"");
+    arrives_in_order("fouroff", spec, DENSE, &FOUR, &format!("{NONE} workers=4 threads=8"));
+}
+
+#[test]
+fn a_thread_for_each_direction_keeps_it() {
+    let spec = with("workers = 1\noffload = \"auto\"");
+    arrives_in_order("one", spec, EASY, &["vpnd-in", "vpnd-out"], &format!("{ALL} workers=1 threads=2"));
+}
+
+#[test]
+fn one_packet_a_system_call_keeps_it() {
+    let spec = with("workers = 1\noffload = \"off\"");
+    arrives_in_order("off", spec, EASY, &["vpnd-in", "vpnd-out"], &format!("{NONE} workers=1 threads=2"));
+}
+
+/// Where there is one core, one thread does all.
+#[test]
+fn one_thread_on_one_core_keeps_it() {
+    let spec = Spec { before: "taskset -c 0".to_owned(), ..with("workers = \"auto\"\noffload = \"auto\"") };
+    arrives_in_order("core", spec, EASY, &["vpnd-data"], &format!("{ALL} workers=1 threads=1"));
+}
