@@ -14,8 +14,8 @@ APT_BENCH_PEERS := wireguard-go wireguard-tools nebula openvpn openssl
 PEER_PROFILE := CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off \
 	CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_DEBUG=false
 
-.PHONY: help demo test lint walls unit namespaces deny portable matrix long fuzz install uninstall tools-demo tools-test peers \
-	bench bench-peers bench-micro tools-bench
+.PHONY: help demo test lint walls unit namespaces deny portable matrix long fuzz install uninstall tools-demo tools-test \
+	peers bench bench-peers bench-micro tools-bench
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -40,7 +40,7 @@ portable: ## Without aws-lc: pure Rust alone
 	cargo test --locked --lib --no-default-features -- forward noise
 
 NAMESPACE_TESTS := $(addprefix --test ,namespaces host plane plane_udp plane_tun control lab)
-unit: ## Unit tests, the model, random trains of packets
+unit: ## Unit tests, the model, the order of batches, random trains of packets
 	cargo test --locked --lib --bins --test model --test order --test process --test trains
 	cargo test --locked -p vpnd-bench
 
@@ -49,7 +49,7 @@ namespaces: peers ## Tests that make namespaces and real tunnels, with every oth
 
 # Each line for [interface]; offloads on, off, and several workers.
 MATRIX := offload="auto" offload="off" workers=1 workers=2 workers=4
-matrix: tools-test ## The namespace and interop tests with offloads on, off, and with 1, 2 and 4 workers: an hour
+matrix: tools-test ## The namespace and interop tests with offloads on, off, and with 1, 2 and 4 workers: half an hour
 	@for lines in $(foreach lines,$(MATRIX),'$(lines)'); do \
 	  echo "=== [interface] $$lines"; \
 	  VPND_TEST_INTERFACE="$$lines" cargo test --locked --no-fail-fast --test namespaces -- --test-threads=2 || failed+=" $$lines"; \

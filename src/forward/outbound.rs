@@ -151,26 +151,31 @@ impl Forward {
             return Err(NoWay::Refused);
         };
         let inner = Some(header.destination);
+        // Each packet of a super-packet is one, and all but one have no more to tell.
+        let refuse = |why, evidence| {
+            self.refusals.add(why, segmentation.count() as u64 - 1);
+            self.refusals.count(why, evidence);
+        };
         let routes = self.routes.load();
         let Some((peer, _)) = routes.find(header.destination) else {
             let evidence = Evidence { at: now, inner, ..Evidence::default() };
             if is_link_scope(header.destination) {
-                self.refusals.count(Refusal::LinkScope, evidence);
+                refuse(Refusal::LinkScope, evidence);
                 return Err(NoWay::Refused);
             }
-            self.refusals.count(Refusal::NoPeer, evidence);
+            refuse(Refusal::NoPeer, evidence);
             return Err(NoWay::Unreachable(icmp::Unreachable::NoPeer));
         };
         let Some(to) = peer.endpoint() else {
-            self.refusals.count(Refusal::NoEndpoint, Evidence { at: now, inner, ..Evidence::about(peer) });
+            refuse(Refusal::NoEndpoint, Evidence { at: now, inner, ..Evidence::about(peer) });
             return Err(NoWay::Unreachable(icmp::Unreachable::NoEndpoint));
         };
         if is_own_datagram(packet, &header, peer, &to) {
-            self.refusals.count(Refusal::RoutingLoop, Evidence { at: now, inner, ..Evidence::about(peer) });
+            refuse(Refusal::RoutingLoop, Evidence { at: now, inner, ..Evidence::about(peer) });
             return Err(NoWay::Refused);
         }
         let Ok(outer) = Outer::of(packet, &header) else {
-            self.refusals.count(Refusal::NestedTooDeep, Evidence { at: now, inner, ..Evidence::about(peer) });
+            refuse(Refusal::NestedTooDeep, Evidence { at: now, inner, ..Evidence::about(peer) });
             return Err(NoWay::Refused);
         };
         Ok(Routed { way: Way { peer: peer.clone(), to, outer }, segmentation })

@@ -127,10 +127,10 @@ fn library() -> &'static Path {
 }
 
 /// Both ends with a library before the C library; without rules it only counts.
-fn pair(name: &str, workers: &str) -> Pair {
+fn pair(name: &str, workers: &str, before: &str) -> Pair {
     let library = library().display();
     let make = "sh -ec 'truncate -s 192 {folder}/faults; exec \"$@\"' -";
-    let before = format!("env VPND_FAULTS={{folder}}/faults LD_PRELOAD={library}");
+    let before = format!("{before} env VPND_FAULTS={{folder}}/faults LD_PRELOAD={library}");
     assert_eq!(CALLS * RULE, 192);
     let interface = format!("offload = \"auto\"\n{workers}");
     let spec = Spec { before: format!("{make} {before}"), interface, ..Spec::default() };
@@ -229,10 +229,15 @@ fn each<const N: usize>(errors: [Errno; N], test: impl Fn(Errno) + Sync) {
     });
 }
 
-/// For the test of one error; the first has four workers, which are to be no louder than one.
+/// For the test of one error. The first has four workers, which are to be no louder than one; the second one thread
+/// for all.
 fn pair_for(what: &str, error: Errno) -> Pair {
-    let workers = if error == EIO { "workers = 4" } else { "" };
-    pair(&format!("{what}-{}", error.0.to_lowercase()), workers)
+    let name = format!("{what}-{}", error.0.to_lowercase());
+    match error {
+        EIO => pair(&name, "workers = 4", ""),
+        EINVAL => pair(&name, "", "taskset -c 0"),
+        _ => pair(&name, "", ""),
+    }
 }
 
 #[test]
@@ -400,7 +405,7 @@ fn datagrams_that_a_narrow_path_does_not_take_together_arrive_in_fragments() {
     if !need_root() {
         return;
     }
-    let pair = pair("narrow", "");
+    let pair = pair("narrow", "", "");
     let faults = Faults::of(&pair.left);
     let arrived = under_load(&pair, || {
         until("a send together", &pair, || faults.made(Call::SendTogether) > 10);
@@ -419,7 +424,7 @@ fn datagrams_that_a_firewall_takes_for_one_that_is_too_long_are_sent_one_by_one(
     if !need_root() {
         return;
     }
-    let pair = pair("firewall", "");
+    let pair = pair("firewall", "", "");
     let faults = Faults::of(&pair.left);
     let arrived = under_load(&pair, || {
         until("a send together", &pair, || faults.made(Call::SendTogether) > 10);

@@ -3,9 +3,9 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use crate::{
-    common::need_root,
+    common::{flow::Flow, need_root},
     streams::{Load, both_ways, in_order},
-    world::{Node, Pair, Spec},
+    world::{Node, Pair, Spec, wait_until},
 };
 
 /// A few seconds of all, with many batches on their way.
@@ -98,4 +98,23 @@ fn one_packet_a_system_call_keeps_it() {
 fn one_thread_on_one_core_keeps_it() {
     let spec = Spec { before: "taskset -c 0".to_owned(), ..with("workers = \"auto\"\noffload = \"auto\"") };
     arrives_in_order("core", spec, EASY, &["vpnd-data"], &format!("{ALL} workers=1 threads=1"));
+}
+
+#[test]
+fn four_workers_end_at_once_in_the_middle_of_a_flood() {
+    if !need_root() {
+        return;
+    }
+    let mut pair = Pair::start("end", &with("workers = 4"));
+    pair.left.ping(pair.right.inner4, 1);
+    let (from, to) = (pair.right.host.clone(), pair.left.host.clone());
+    let flows = [1, 32].map(|datagrams| {
+        Flow::trains(&from, &to, pair.left.inner4, Duration::from_micros(100), 1200, datagrams)
+    });
+    let key = pair.right.key();
+    let flows_in = || pair.left.transfer(&key).0 > 1_000_000;
+    assert!(wait_until(Duration::from_secs(20), flows_in), "nothing arrives: {}", pair.left.log());
+    let status = pair.left.vpnd().stop().unwrap_or_else(|error| panic!("{error}"));
+    assert!(status.success(), "{status}: {}", pair.left.log());
+    assert!(flows.into_iter().all(|flow| flow.finish().in_order()));
 }

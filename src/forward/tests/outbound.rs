@@ -4,6 +4,7 @@ use std::num::NonZeroU8;
 
 use super::*;
 use crate::forward::session::{REJECT_AFTER_MESSAGES, REKEY_AFTER_MESSAGES};
+use crate::wire::vnet::{ChecksumPlace, Gso};
 use crate::wire::{
     ecn::mark,
     icmp,
@@ -84,6 +85,21 @@ fn what_hosts_say_to_the_whole_link_is_neither_answered_nor_taken_for_a_missing_
     }
     assert_eq!(two.left.refusals(), [("no_peer", 1), ("link_scope", to_all.len() as u64)]);
     assert_eq!(two.left.evidence(Refusal::NoPeer).inner, Some(address("10.0.0.9")));
+}
+
+#[test]
+fn each_packet_of_a_super_packet_that_is_refused_counts() {
+    let mut two = Two::new();
+    let mut packet = packet("10.0.0.1", "10.0.0.9", 8 + 250);
+    packet[9] = ip::UDP;
+    let vnet = VnetHeader { gso: Gso::Udp, gso_size: 100, headers_len: 28, ..VnetHeader::default() };
+    let vnet = VnetHeader { checksum: Some(ChecksumPlace { start: 20, offset: 6 }), ..vnet };
+    let frame = [&vnet.to_bytes(), &packet[..]].concat();
+    two.left.intake.space().expect("an empty intake")[..frame.len()].copy_from_slice(&frame);
+    let Node { forward, intake, .. } = &mut two.left;
+    let outcome = forward.outbound(intake, frame.len(), |_| MTU, START);
+    assert!(matches!(outcome, super::super::Outbound::Unreachable(icmp::Unreachable::NoPeer)), "{outcome:?}");
+    assert_eq!(two.left.refusals(), [("no_peer", 3)]);
 }
 
 #[test]
