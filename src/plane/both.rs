@@ -1,28 +1,34 @@
-//! Both directions in one thread: what a machine with one core has the most of.
+//! Both directions in one thread: all that a machine with one core needs, and the best where little happens.
 
 use std::{os::fd::AsFd, time::Duration};
 
 use super::{
     Fatal, inbound, outbound,
-    shared::{Shared, rest},
+    shared::{ROUNDS, Shared, rest},
 };
 use crate::sys::poll::{self, Interest};
+
+/// Batches in a row after which the second thread is called.
+const BUSY: usize = 4;
 
 /// Runs until it is stopped, or the device is gone.
 pub(super) fn run(shared: &Shared) -> Result<(), Fatal> {
     let (mut out, mut inb) = (outbound::Walk::new(shared), inbound::Walk::new(shared));
     while !shared.stopping() {
+        // While the second thread has the sockets, this one leaves them alone.
+        let own = !shared.relief.is_active();
         let (sockets, at_once) = {
             let mut input = shared.inbound.input();
-            (input.sockets(&shared.sockets), input.any().then_some(Duration::ZERO))
+            (input.sockets(&shared.sockets), own && input.any())
         };
-        let [v4, v6] = inbound::waited_for(&sockets);
+        let [v4, v6] = inbound::waited_for(&sockets).map(|socket| socket.filter(|_| own));
         let [tun, wake_out, wake_in] =
             [shared.tun.as_fd(), shared.outbound.wake.as_fd(), shared.inbound.wake.as_fd()]
                 .map(|fd| Some((fd, Interest::Read)));
-        let Ok([tun, v4, v6, wake_out, wake_in]) = poll::wait([tun, v4, v6, wake_out, wake_in], at_once)
+        let waited_for = [tun, v4, v6, wake_out, wake_in.filter(|_| own)];
+        let Ok([tun, v4, v6, wake_out, wake_in]) = poll::wait(waited_for, at_once.then_some(Duration::ZERO))
         else {
-            rest(&shared.inbound.wake);
+            rest(&shared.outbound.wake);
             continue;
         };
         for (woken, lane) in [(wake_out, &shared.outbound), (wake_in, &shared.inbound)] {
@@ -30,12 +36,19 @@ pub(super) fn run(shared: &Shared) -> Result<(), Fatal> {
                 lane.wake.clear();
             }
         }
+        let rounds = if shared.relief.is_ready() { BUSY } else { ROUNDS };
+        let mut drained = true;
         if outbound::is_ready(shared, tun)? {
             shared.outbound.input().more[0] = true;
-            out.rounds()?;
+            drained &= out.rounds(rounds)?;
         }
-        inbound::is_ready(&mut shared.inbound.input(), [v4, v6]);
-        inb.rounds()?;
+        if own {
+            inbound::is_ready(&mut shared.inbound.input(), [v4, v6]);
+            drained &= inb.rounds(1, rounds)?;
+        }
+        if !drained && shared.relief.is_ready() {
+            shared.relief.call();
+        }
     }
     Ok(())
 }

@@ -83,19 +83,19 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Up to [`ROUNDS`] batches, until the sockets are drained: for a thread that has other things to do, too.
-    pub(super) fn rounds(&mut self) -> Result<(), Fatal> {
-        let mut limit = 1;
-        for _ in 0..ROUNDS {
+    /// Up to so many batches, the first of at most `limit` receives, until the sockets are drained: for a thread that
+    /// has other things to do, too. False when there may be more.
+    pub(super) fn rounds(&mut self, mut limit: usize, rounds: usize) -> Result<bool, Fatal> {
+        for _ in 0..rounds {
             let mut input = self.shared.inbound.input();
             let sockets = input.sockets(&self.shared.sockets);
             if !input.any() {
-                break;
+                return Ok(true);
             }
             self.round(input, &sockets, limit)?;
             limit = BATCH;
         }
-        Ok(())
+        Ok(!self.shared.inbound.input().any())
     }
 
     /// Takes one batch of at most `limit` receives, and delivers what is in it: one look at the clock for all. The

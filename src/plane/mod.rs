@@ -1,6 +1,6 @@
 //! The data loops: plain OS threads with their own file descriptors. Outbound: TUN → forward → UDP.
-//! Inbound: UDP → forward → TUN. One thread for each direction, or one for both, or several that take batches in
-//! turn. An eventfd for each direction wakes and stops it. Knows no config and no control.
+//! Inbound: UDP → forward → TUN. One thread for both directions, which calls a second when there is much to do; or
+//! several for each, which take batches in turn. An eventfd for each direction wakes and stops it. Knows no config and no control.
 
 mod bind;
 mod both;
@@ -14,6 +14,7 @@ pub mod offload;
 mod order;
 mod outbound;
 mod pace;
+mod relief;
 mod shared;
 mod sync;
 pub mod tun;

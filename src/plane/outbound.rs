@@ -5,7 +5,7 @@ use std::{io, os::fd::AsFd, sync::MutexGuard};
 use super::{
     Fatal, PlaneSettings, errors,
     lane::Input,
-    shared::{BATCH, BATCH_BYTES, Failures, ROUNDS, Shared, is_gone, rest},
+    shared::{BATCH, BATCH_BYTES, Failures, Shared, is_gone, rest},
 };
 use crate::{
     forward::{Carriers, Departure, Intake, Outbound, Time},
@@ -72,17 +72,16 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Up to [`ROUNDS`] batches, until the device is drained: for a thread that has other things to do, too.
-    pub(super) fn rounds(&mut self) -> Result<(), Fatal> {
-        let mut limit = 1;
-        for _ in 0..ROUNDS {
-            self.round(self.shared.outbound.input(), limit)?;
+    /// Up to so many batches, until the device is drained: for a thread that has other things to do, too. False when
+    /// there may be more.
+    pub(super) fn rounds(&mut self, rounds: usize) -> Result<bool, Fatal> {
+        for n in 0..rounds {
+            self.round(self.shared.outbound.input(), if n == 0 { 1 } else { BATCH })?;
             if !self.shared.outbound.input().any() {
-                break;
+                return Ok(true);
             }
-            limit = BATCH;
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Takes one batch of at most `limit` packets, and sends what becomes of it: one look at the clock and at the

@@ -18,6 +18,7 @@ use super::{
     lane::Lane,
     offload,
     pace::{Bucket, LogGate},
+    relief::Relief,
     udp::{Payload, Sent},
 };
 use crate::{
@@ -57,6 +58,8 @@ pub(super) struct Shared {
     pub(super) outbound: Lane,
     /// From UDP to the TUN.
     pub(super) inbound: Lane,
+    /// Who reads the sockets where one thread does both directions.
+    pub(super) relief: Relief,
     /// Whether super-packets may be written to the TUN.
     pub(super) merging: Pause,
     spoils_equal_tails: bool,
@@ -73,6 +76,7 @@ impl Shared {
         sockets: UdpSockets,
         settings: PlaneSettings,
         workers: usize,
+        relieved: bool,
     ) -> io::Result<Self> {
         Ok(Self {
             forward,
@@ -82,6 +86,7 @@ impl Shared {
             clock: Clock,
             outbound: Lane::new(workers)?,
             inbound: Lane::new(workers)?,
+            relief: Relief::new(relieved)?,
             merging: Pause::default(),
             spoils_equal_tails: offload::spoils_equal_tails(),
             errors: Mutex::new(Bucket::new(Clock.boot())),
@@ -101,6 +106,7 @@ impl Shared {
         self.stopping.store(true, Ordering::Release);
         self.outbound.wake.signal();
         self.inbound.wake.signal();
+        self.relief.wake.signal();
     }
 
     /// Are the loops to end?

@@ -10,7 +10,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use super::{Offload, TunDevice, UdpSockets, both, inbound, outbound, shared::Shared, udp::Sent};
+use super::{Offload, TunDevice, UdpSockets, both, inbound, outbound, relief, shared::Shared, udp::Sent};
 use crate::{
     forward::{Evidence, Forward, Refusal},
     tunnel::Transmit,
@@ -43,7 +43,8 @@ impl PlaneSettings {
 /// How many data threads there are; `workers` in the file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Workers {
-    /// On one core one thread for both directions; on two or three one for each; on more, two for each.
+    /// One thread for both directions; where there is a second core, another that relieves it while there is much to
+    /// do. On four cores and more, two for each direction.
     #[default]
     Auto,
     /// So many for each direction.
@@ -55,11 +56,8 @@ impl Workers {
     fn each_way(self, cores: usize) -> usize {
         match self {
             Self::EachWay(workers) => workers.get(),
-            Self::Auto => match cores {
-                0 | 1 => 0,
-                2 | 3 => 1,
-                _ => 2,
-            },
+            Self::Auto if cores < 4 => 0,
+            Self::Auto => 2,
         }
     }
 }
@@ -95,11 +93,15 @@ impl Plane {
         }
         let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let workers = workers.each_way(cores);
-        let shared = Arc::new(Shared::new(forward, tun, sockets, settings, workers.max(1))?);
+        let relieved = workers == 0 && cores > 1;
+        let shared = Arc::new(Shared::new(forward, tun, sockets, settings, workers.max(1), relieved)?);
         // If a later thread cannot be started, dropping this stops the earlier ones.
         let mut plane = Self { shared, threads: Vec::with_capacity(2 * workers.max(1)) };
         if workers == 0 {
             plane.spawn("vpnd-data".to_owned(), both::run)?;
+        }
+        if relieved {
+            plane.spawn("vpnd-relief".to_owned(), relief::run)?;
         }
         for n in 0..workers {
             let number = if workers == 1 { String::new() } else { format!("-{n}") };

@@ -1,6 +1,9 @@
 //! One thread, one for each direction, or several: each flow arrives in the order in which it was sent, and whole.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use crate::{
     common::{flow::Flow, need_root},
@@ -23,11 +26,24 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The names of a daemon's data threads.
 fn data_threads(node: &Node) -> BTreeSet<String> {
+    naps(node).into_keys().collect()
+}
+
+/// How often each data thread of a daemon went to sleep.
+fn naps(node: &Node) -> BTreeMap<String, u64> {
     let tasks = std::fs::read_dir(format!("/proc/{}/task", node.pid())).expect("it runs");
-    let names = tasks.flatten().filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
-    let names = names.map(|name| name.trim().to_owned());
-    names
-        .filter(|name| ["vpnd-in", "vpnd-out", "vpnd-data"].iter().any(|kind| name.starts_with(kind)))
+    let tasks = tasks.flatten().filter_map(|task| std::fs::read_to_string(task.path().join("status")).ok());
+    let field = |status: &str, name: &str| {
+        status.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.trim().to_owned())
+    };
+    tasks
+        .filter_map(|status| {
+            let switches = field(&status, "voluntary_ctxt_switches:")?;
+            Some((field(&status, "Name:")?, switches.parse().ok()?))
+        })
+        .filter(|(name, _)| {
+            ["vpnd-in", "vpnd-out", "vpnd-data", "vpnd-relief"].iter().any(|kind| name.starts_with(kind))
+        })
         .collect()
 }
 
@@ -91,6 +107,52 @@ fn a_thread_for_each_direction_keeps_it() {
 fn one_packet_a_system_call_keeps_it() {
     let spec = with("workers = 1\noffload = \"off\"");
     arrives_in_order("off", spec, EASY, &["vpnd-in", "vpnd-out"], &format!("{NONE} workers=1 threads=2"));
+}
+
+#[test]
+fn the_thread_that_relieves_the_other_keeps_it() {
+    if !need_root() || cores() != 2 {
+        return;
+    }
+    let spec = with("workers = \"auto\"\noffload = \"auto\"");
+    let threads = ["vpnd-data", "vpnd-relief"];
+    arrives_in_order("auto", spec, DENSE, &threads, &format!("{ALL} workers=1 threads=2"));
+}
+
+/// The second thread works while there is much to do, and sleeps through what one can do.
+#[test]
+fn the_second_thread_is_called_by_a_load_and_not_by_a_ping() {
+    if !need_root() || cores() != 2 {
+        return;
+    }
+    let pair = Pair::start("relief", &with("workers = \"auto\""));
+    let slept = || naps(&pair.left)["vpnd-relief"];
+    let before = slept();
+    pair.left.ping(pair.right.inner4, 20);
+    assert_eq!(slept(), before, "it met none of twenty pings");
+    in_order(&pair, &both_ways(&pair, EASY));
+    assert!(slept() > before, "it took part in the load");
+    // What is left of the load may still come, then it lies down.
+    let lies_down = || {
+        let before = slept();
+        std::thread::sleep(Duration::from_millis(100));
+        slept() == before
+    };
+    assert!(wait_until(Duration::from_secs(20), lies_down));
+    let before = naps(&pair.left);
+    pair.left.ping(pair.right.inner4, 20);
+    let after = naps(&pair.left);
+    assert_eq!(after["vpnd-relief"], before["vpnd-relief"], "it sleeps again");
+    assert!(after["vpnd-data"] >= before["vpnd-data"] + 20, "the first one does it all");
+}
+
+/// How many this machine lets us use; what `workers = "auto"` goes by.
+fn cores() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    if cores != 2 {
+        eprintln!("this machine has {cores} cores: what two cores do is not tested");
+    }
+    cores
 }
 
 /// Where there is one core, one thread does all.
