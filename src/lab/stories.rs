@@ -16,7 +16,8 @@ pub(super) const INTO_TUN: &str = "A network device without hardware: where a ne
      reads that file. The packet has left the kernel, but not the host.";
 
 pub(super) const SEALED: &str = "vpnd looks up which peer owns {other}, encrypts the whole packet with the key of their session, and sends \
-     the result as every program sends, through a UDP socket, to {other_outer}.";
+     the result as every program sends, through a UDP socket, to {other_outer}. Of a transfer the kernel hands over pieces of up to 64 KB and counts \
+     each as one packet; vpnd cuts them into what fits the wire, and the kernel takes what is sealed together, too.";
 
 pub(super) const OUTER_OUTPUT: &str = "The second walk begins. To the kernel this is a new packet, sent by a program named vpnd: UDP, from \
      {own_outer} to {other_outer}. A rule that looks for {other} does not find it any more.";

@@ -8,7 +8,7 @@
 use std::{
     fs::File,
     net::IpAddr,
-    os::unix::fs::PermissionsExt,
+    os::unix::{fs::PermissionsExt, net::UnixStream},
     path::{Path, PathBuf},
     process::{Command, Output},
     time::{Duration, Instant},
@@ -332,7 +332,8 @@ pub fn start_other(host: &Host, kind: Kind, conf: &str, address: &[String], mtu:
     // In the foreground boringtun and gotatun log to the standard output.
     command.stdout(File::create(host.folder().join("other.stdout")).expect("a file for its output"));
     let process = host.spawn("other", command).expect("it starts");
-    let up = wait_until(Duration::from_secs(10), || socket.exists());
+    // `wg` removes a socket that is there and not yet listened to.
+    let up = wait_until(Duration::from_secs(20), || UnixStream::connect(&socket).is_ok());
     assert!(up, "{kind:?} makes no socket: {}", process.log());
 
     let file = host.folder().join("other.conf");
