@@ -211,9 +211,7 @@ pub(super) fn write_internet(internet: &mut [u8], len: usize, count: u16) {
     let identification = u16::from_be_bytes([internet[4], internet[5]]).wrapping_add(count);
     internet[2..4].copy_from_slice(&(total as u16).to_be_bytes());
     internet[4..6].copy_from_slice(&identification.to_be_bytes());
-    internet[10..12].fill(0);
-    let checksum = Sum::of(internet).finish();
-    internet[10..12].copy_from_slice(&checksum);
+    ip::write_v4_checksum(internet);
 }
 
 fn write_tcp(header: &mut [u8], at: usize, size: usize, last: bool) {

@@ -9,7 +9,10 @@ use std::{
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::wire::flow::{self, Ends, Flow};
+use crate::wire::{
+    flow::{Ends, Flow},
+    ip,
+};
 
 /// There while connection tracking is loaded; asking without it would load it.
 const LOADED: &str = "/proc/sys/net/netfilter/nf_conntrack_count";
@@ -92,9 +95,9 @@ fn tuple(flow: &Flow) -> Vec<u8> {
             attribute(PROTO_PORTS[1], &destination.to_be_bytes()),
         ]
         .concat(),
-        (Ends::Echo { id, request }, true) => echo(flow::ICMP, PROTO_ICMP, id, if request { 8 } else { 0 }),
+        (Ends::Echo { id, request }, true) => echo(ip::ICMP, PROTO_ICMP, id, if request { 8 } else { 0 }),
         (Ends::Echo { id, request }, false) => {
-            echo(flow::ICMPV6, PROTO_ICMPV6, id, if request { 128 } else { 129 })
+            echo(ip::ICMPV6, PROTO_ICMPV6, id, if request { 128 } else { 129 })
         }
     };
     let addresses = attribute(TUPLE_IP | NLA_F_NESTED, &addresses.concat());
@@ -141,8 +144,8 @@ fn read_tuple(tuple: &[u8]) -> Option<Flow> {
     let half = |kind| find(ends, kind)?.try_into().ok().map(u16::from_be_bytes);
     let byte = |kind| find(ends, kind)?.first().copied();
     let ends = match byte(PROTO_NUM)? {
-        flow::ICMP => Ends::Echo { id: half(PROTO_ICMP[0])?, request: byte(PROTO_ICMP[1])? == 8 },
-        flow::ICMPV6 => Ends::Echo { id: half(PROTO_ICMPV6[0])?, request: byte(PROTO_ICMPV6[1])? == 128 },
+        ip::ICMP => Ends::Echo { id: half(PROTO_ICMP[0])?, request: byte(PROTO_ICMP[1])? == 8 },
+        ip::ICMPV6 => Ends::Echo { id: half(PROTO_ICMPV6[0])?, request: byte(PROTO_ICMPV6[1])? == 128 },
         protocol => {
             Ends::Ports { protocol, source: half(PROTO_PORTS[0])?, destination: half(PROTO_PORTS[1])? }
         }

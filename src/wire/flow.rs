@@ -2,12 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{checksum::Sum, ip};
-
-/// Protocol number of ICMP.
-pub const ICMP: u8 = 1;
-/// Protocol number of ICMPv6.
-pub const ICMPV6: u8 = 58;
+use super::ip::{self, ICMP, ICMPV6};
 
 /// One direction of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,10 +79,7 @@ impl Flow {
         match (header.source, self.source) {
             (IpAddr::V4(_), IpAddr::V4(source)) => {
                 packet[12..16].copy_from_slice(&source.octets());
-                packet[10..12].fill(0);
-                let header_len = usize::from(packet[0] & 0x0f) * 4;
-                let checksum = Sum::of(&packet[..header_len]).finish();
-                packet[10..12].copy_from_slice(&checksum);
+                ip::write_v4_checksum(packet);
             }
             (IpAddr::V6(_), IpAddr::V6(source)) => packet[8..24].copy_from_slice(&source.octets()),
             _ => {}
@@ -109,23 +101,10 @@ mod tests {
     use hex_literal::hex;
 
     use super::*;
-
-    fn v4(protocol: u8, payload: &[u8]) -> Vec<u8> {
-        let mut packet = hex!("4500 0000 0000 4000 4000 0000 0a4d0001 0a090909").to_vec();
-        packet[2..4].copy_from_slice(&(20 + payload.len() as u16).to_be_bytes());
-        packet[9] = protocol;
-        packet.extend_from_slice(payload);
-        packet
-    }
-
-    fn v6(next: u8, payload: &[u8]) -> Vec<u8> {
-        let mut packet = hex!("60000000 0000 00 40").to_vec();
-        packet[4..6].copy_from_slice(&(payload.len() as u16).to_be_bytes());
-        packet[6] = next;
-        packet.extend(hex!("fd770000000000000000000000000001 fd990000000000000000000000000009"));
-        packet.extend_from_slice(payload);
-        packet
-    }
+    use crate::wire::{
+        checksum::Sum,
+        samples::{v4, v6},
+    };
 
     #[test]
     fn ports_and_echoes_are_read_and_turned_round() {

@@ -23,8 +23,6 @@ const V6_ERROR_MAX: usize = 1280;
 /// Type, code, checksum and 32 unused bits, in both families.
 const ICMP_HEADER_LEN: usize = 8;
 const HOP_LIMIT: u8 = 64;
-const PROTOCOL_ICMP: u8 = 1;
-const PROTOCOL_ICMPV6: u8 = 58;
 
 /// The error to send back for `packet`. `None` where RFC 1122 3.2.2 and RFC 4443 2.4 forbid an answer (errors,
 /// multicast, later fragments, …), and where the packet cannot be read far enough to know that.
@@ -41,13 +39,13 @@ pub fn unreachable(packet: &[u8], why: Unreachable) -> Option<Vec<u8>> {
             let silent = !is_one_host_v4(source)
                 || destination.is_multicast()
                 || destination.is_broadcast()
-                || protocol == PROTOCOL_ICMP && is_error_v4(upper);
+                || protocol == ip::ICMP && is_error_v4(upper);
             (!silent).then(|| error_v4(packet, destination, source))
         }
         (IpAddr::V6(source), IpAddr::V6(destination)) => {
             let silent = !is_one_host_v6(source)
                 || destination.is_multicast()
-                || protocol == PROTOCOL_ICMPV6 && is_error_v6(upper);
+                || protocol == ip::ICMPV6 && is_error_v6(upper);
             (!silent).then(|| error_v6(packet, why, destination, source))
         }
         _ => None,
@@ -88,11 +86,10 @@ fn error_v4(packet: &[u8], from: Ipv4Addr, to: Ipv4Addr) -> Vec<u8> {
     // Don't fragment: an atomic datagram needs no identification (RFC 6864, section 4.1).
     error[6] = 0x40;
     error[8] = HOP_LIMIT;
-    error[9] = PROTOCOL_ICMP;
+    error[9] = ip::ICMP;
     error[12..16].copy_from_slice(&from.octets());
     error[16..20].copy_from_slice(&to.octets());
-    let checksum = Sum::of(&error).finish();
-    error[10..12].copy_from_slice(&checksum);
+    ip::write_v4_checksum(&mut error);
     push_message(&mut error, [3, 1], quoted, Sum::default());
     error
 }
@@ -108,12 +105,12 @@ fn error_v6(packet: &[u8], why: Unreachable, from: Ipv6Addr, to: Ipv6Addr) -> Ve
     let mut error = vec![0; V6_HEADER_LEN];
     error[0] = 0x60;
     error[4..6].copy_from_slice(&(payload_len as u16).to_be_bytes());
-    error[6] = PROTOCOL_ICMPV6;
+    error[6] = ip::ICMPV6;
     error[7] = HOP_LIMIT;
     error[8..24].copy_from_slice(&from.octets());
     error[24..40].copy_from_slice(&to.octets());
     let pseudo_header =
-        Sum::pseudo_header(from.into(), to.into(), PROTOCOL_ICMPV6) + Sum::word(payload_len as u16);
+        Sum::pseudo_header(from.into(), to.into(), ip::ICMPV6) + Sum::word(payload_len as u16);
     push_message(&mut error, [1, code], quoted, pseudo_header);
     error
 }
@@ -133,24 +130,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    /// A packet of `protocol` from 10.77.0.1 to 10.9.9.9 or from fd77::1 to fd99::9.
-    fn v4(protocol: u8, payload: &[u8]) -> Vec<u8> {
-        let mut packet = hex!("4500 0000 0000 4000 4000 0000 0a4d0001 0a090909").to_vec();
-        packet[2..4].copy_from_slice(&(20 + payload.len() as u16).to_be_bytes());
-        packet[9] = protocol;
-        packet.extend_from_slice(payload);
-        packet
-    }
-
-    fn v6(next: u8, payload: &[u8]) -> Vec<u8> {
-        let mut packet = hex!("60000000 0000 00 40").to_vec();
-        packet[4..6].copy_from_slice(&(payload.len() as u16).to_be_bytes());
-        packet[6] = next;
-        packet.extend(hex!("fd770000000000000000000000000001 fd990000000000000000000000000009"));
-        packet.extend_from_slice(payload);
-        packet
-    }
+    use crate::wire::samples::{v4, v6};
 
     fn v4_from(source: [u8; 4]) -> Vec<u8> {
         let mut packet = v4(17, &[0; 8]);
@@ -177,11 +157,11 @@ mod tests {
         let (protocol, message) = ip::upper_layer(error).unwrap();
         match (header.source, header.destination) {
             (IpAddr::V4(_), _) => {
-                assert_eq!(protocol, PROTOCOL_ICMP);
+                assert_eq!(protocol, ip::ICMP);
                 assert!(Sum::of(&error[..20]).is_right() && Sum::of(message).is_right());
             }
             (source, destination) => {
-                assert_eq!(protocol, PROTOCOL_ICMPV6);
+                assert_eq!(protocol, ip::ICMPV6);
                 let pseudo = Sum::pseudo_header(source, destination, protocol);
                 assert!((pseudo + Sum::word(message.len() as u16) + Sum::of(message)).is_right());
             }
@@ -241,16 +221,16 @@ mod tests {
     fn queries_are_answered_and_errors_are_not() {
         for kind in 0..=255 {
             let answered = [0, 8, 9, 10, 13, 14, 15, 16, 17, 18].contains(&kind);
-            assert_eq!(answer(&v4(PROTOCOL_ICMP, &[kind, 0])).is_some(), answered, "ICMP {kind}");
+            assert_eq!(answer(&v4(ip::ICMP, &[kind, 0])).is_some(), answered, "ICMP {kind}");
             let answered = kind >= 128 && kind != 137;
-            assert_eq!(answer(&v6(PROTOCOL_ICMPV6, &[kind, 0])).is_some(), answered, "ICMPv6 {kind}");
+            assert_eq!(answer(&v6(ip::ICMPV6, &[kind, 0])).is_some(), answered, "ICMPv6 {kind}");
         }
     }
 
     #[test]
     fn an_icmp_packet_without_a_type_is_not_answered() {
-        assert_eq!(answer(&v4(PROTOCOL_ICMP, &[])), None);
-        assert_eq!(answer(&v6(PROTOCOL_ICMPV6, &[])), None);
+        assert_eq!(answer(&v4(ip::ICMP, &[])), None);
+        assert_eq!(answer(&v6(ip::ICMPV6, &[])), None);
     }
 
     #[test]

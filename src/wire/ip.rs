@@ -2,12 +2,16 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{Malformed, ecn::Ecn};
+use super::{Malformed, checksum::Sum, ecn::Ecn};
 
 /// Bytes of an IPv4 header without options.
 pub const V4_HEADER_LEN: usize = 20;
 /// Bytes of an IPv6 header without extensions.
 pub const V6_HEADER_LEN: usize = 40;
+/// Protocol number of ICMP.
+pub const ICMP: u8 = 1;
+/// Protocol number of ICMPv6.
+pub const ICMPV6: u8 = 58;
 /// Protocol number of TCP.
 pub const TCP: u8 = 6;
 /// Protocol number of UDP.
@@ -141,6 +145,13 @@ fn skip_extensions(mut next: u8, packet: &[u8]) -> Option<UpperLayer> {
         at += len;
     }
     None
+}
+
+/// Writes the checksum of an IPv4 header (RFC 791, section 3.1) with its options; the caller knows that it is whole.
+pub fn write_v4_checksum(packet: &mut [u8]) {
+    packet[10..12].fill(0);
+    let checksum = Sum::of(&packet[..v4_header_len(packet)]).finish();
+    packet[10..12].copy_from_slice(&checksum);
 }
 
 /// Bytes of an IPv4 header with its options; the caller knows that there is a first byte.

@@ -8,6 +8,8 @@ pub mod icmp;
 pub mod ip;
 pub mod message;
 pub mod outer;
+#[cfg(test)]
+mod samples;
 pub mod vnet;
 
 /// Why bytes are not what they should be.

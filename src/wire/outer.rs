@@ -65,7 +65,7 @@ fn is_sealed(packet: &[u8], header: &ip::Header) -> bool {
         return false;
     }
     // TCP and ICMPv6 have no extension headers in front of them that would hide UDP.
-    if header.source.is_ipv6() && matches!(packet[6], 6 | 58) {
+    if header.source.is_ipv6() && matches!(packet[6], ip::TCP | ip::ICMPV6) {
         return false;
     }
     let Some((ip::UDP, udp)) = ip::upper_layer(packet) else { return false };

@@ -23,7 +23,6 @@ use super::{
 use crate::{
     noise::{PublicKey, SessionKeys},
     wire::{
-        checksum::Sum,
         ecn::Ecn,
         icmp, ip,
         message::Index,
@@ -232,8 +231,7 @@ fn marked(source: &str, destination: &str, payload: usize, ecn: Ecn) -> Vec<u8> 
             let mut header = vec![0x45, ecn as u8, total[0], total[1], 0, 0, 0x40, 0, 64, 17, 0, 0];
             header.extend(source.octets());
             header.extend(destination.octets());
-            let checksum = Sum::of(&header).finish();
-            header[10..12].copy_from_slice(&checksum);
+            ip::write_v4_checksum(&mut header);
             header
         }
         (IpAddr::V6(source), IpAddr::V6(destination)) => {
