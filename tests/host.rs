@@ -95,6 +95,7 @@ fn plan(addresses: &[&str], routes: &[&str]) -> Plan {
     Plan {
         device: DEVICE.into(),
         mtu: 1420,
+        gso_max_segs: Some(45),
         addresses: addresses.iter().map(|a| net(a)).collect(),
         routes: routes.iter().map(|r| Route { destination: net(r), table: MAIN_TABLE }).collect(),
         rules: Vec::new(),
@@ -208,8 +209,8 @@ fn a_plan_becomes_addresses_routes_mtu_and_an_up_device() {
         let mut host = open().await;
         let plan = plan(&["10.77.0.1/24", "fd77::1/64"], &["10.1.0.0/16", "10.2.3.4/32", "fd01::/48"]);
         host.apply(&plan).await.expect("applied");
-        let link = &ip_json(&format!("link show {DEVICE}"))[0];
-        assert_eq!(link["mtu"], 1420);
+        let link = &ip_json(&format!("-d link show {DEVICE}"))[0];
+        assert_eq!((&link["mtu"], &link["gso_max_segs"]), (&1420.into(), &45.into()));
         assert!(link["flags"].as_array().expect("flags").contains(&"UP".into()));
         assert_eq!(addresses(DEVICE), BTreeSet::from(["10.77.0.1/24".into(), "fd77::1/64".into()]));
         let expected = ["-4 10.1.0.0/16 main", "-4 10.2.3.4 main", "-6 fd01::/48 main"];

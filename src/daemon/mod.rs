@@ -24,7 +24,7 @@ use tracing::{info, warn};
 use crate::{
     config::Config,
     control::{ControlError, ControlServer, Request},
-    forward::Forward,
+    forward::{Forward, carrier::packets_of_a_send},
     host::{Host, HostError, Lost, Plan},
     plane::{Clock, Fatal, Offload, Plane, PlaneSettings, TunDevice, UdpSockets, Workers},
     sys,
@@ -184,7 +184,9 @@ async fn start(config: &Config, options: &Options, host: &mut Host) -> Result<St
         return Err(DaemonError::NameTaken { name: name.into(), holder });
     }
     let own_table = if Plan::wants_own_table(config) { host.free_table().await? } else { 0 };
-    let plan = Plan::new(config, own_table);
+    let mut plan = Plan::new(config, own_table);
+    // A super-packet then fits one send.
+    plan.gso_max_segs = u32::try_from(packets_of_a_send(plan.mtu)).ok();
     let sockets = open_sockets(config, plan.fwmark)?;
     let port = sockets.port();
     let offload = if config.interface.offload { Offload::Auto } else { Offload::Off }.tested();

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use super::{Endpoint, Peer, aligned::Aligned};
-use crate::wire::outer::Outer;
+use crate::wire::{
+    message::{TAG_LEN, TRANSPORT_HEADER_LEN},
+    outer::Outer,
+};
 
 /// Most bytes of one send over either family: what an IPv4 packet holds behind its headers.
 const MAX_BYTES: usize = 65_507;
@@ -13,6 +16,11 @@ pub const MAX_SEGMENTS: usize = 64;
 const CAPACITY: usize = 65_535 + 16 + 16 + 16;
 /// Carriers that are filled side by side: packets to this many peers in turn still leave together.
 const CARRIERS: usize = 8;
+
+/// How many packets of this size fit one send when they are sealed.
+pub fn packets_of_a_send(mtu: u16) -> usize {
+    (MAX_BYTES / (TRANSPORT_HEADER_LEN + usize::from(mtu) + TAG_LEN)).clamp(1, MAX_SEGMENTS)
+}
 
 /// Datagrams for one peer: all of `stride` bytes, but for the last, which may be shorter.
 pub struct Carrier {
@@ -231,6 +239,12 @@ mod tests {
             assert!(put(&mut carriers, &way, 32));
         }
         assert_eq!(sends(&carriers), [(1, vec![32; 64]), (1, vec![32])]);
+    }
+
+    #[test]
+    fn a_send_holds_45_packets_of_the_usual_mtu_and_at_least_one_of_any() {
+        let packets = [576, 1280, 1420, 9000, 32_721, 32_722, 65_455].map(packets_of_a_send);
+        assert_eq!(packets, [64, 49, 45, 7, 2, 1, 1]);
     }
 
     #[test]

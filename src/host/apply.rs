@@ -130,7 +130,9 @@ impl Work<'_> {
             self.silence().await?;
         }
         if link.mtu != mtu || !was_up {
-            self.run([Step::SetLink { mtu, up: true, former_mtu: link.mtu, was_up }]).await?;
+            let gso_max_segs = plan.gso_max_segs;
+            let step = Step::SetLink { mtu, up: true, gso_max_segs, former_mtu: link.mtu, was_up };
+            self.run([step]).await?;
         }
         Ok(if was_up { Device::Kept } else { Device::SetUp })
     }

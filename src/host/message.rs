@@ -56,10 +56,10 @@ impl Link {
     }
 
     /// While it is up there is no multicast, as on the kernel's own WireGuard: no group is told into the tunnel.
-    pub(super) fn set(index: u32, mtu: u32, up: bool) -> RouteNetlinkMessage {
+    pub(super) fn set(index: u32, mtu: u32, up: bool, gso_max_segs: Option<u32>) -> RouteNetlinkMessage {
         let link = LinkMessageBuilder::<LinkUnspec>::new().index(index).mtu(mtu).multicast(!up);
         let mut link = if up { link.up() } else { link.down() }.build();
-        link.attributes.push(LinkAttribute::GsoMaxSegs(segments_of_a_send(mtu)));
+        link.attributes.extend(gso_max_segs.map(LinkAttribute::GsoMaxSegs));
         RouteNetlinkMessage::SetLink(link)
     }
 
@@ -94,12 +94,6 @@ impl Link {
         }
         link
     }
-}
-
-/// How many segments a super-packet may have, so that what becomes of it fits one UDP send: 65,507 bytes, at most 64
-/// datagrams, each 32 bytes longer than the packet in it.
-fn segments_of_a_send(mtu: u32) -> u32 {
-    (65_507 / mtu.saturating_add(32)).clamp(1, 64)
 }
 
 /// An address of a device.

@@ -16,6 +16,8 @@ pub struct Plan {
     pub device: String,
     /// Its MTU.
     pub mtu: u16,
+    /// Segments that a super-packet of it has at most; absent: the kernel's own bound. No file says it: the caller does.
+    pub gso_max_segs: Option<u32>,
     /// Its addresses.
     pub addresses: Vec<IpNet>,
     /// Routes to the device.
@@ -66,6 +68,7 @@ impl Plan {
         let mut plan = Self {
             device: interface.name.clone(),
             mtu: interface.mtu,
+            gso_max_segs: None,
             addresses: without_repeats(&interface.address),
             routes: Vec::new(),
             rules: Vec::new(),

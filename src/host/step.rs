@@ -15,7 +15,7 @@ use super::{
 /// A change of the host by one netlink request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    SetLink { mtu: u32, up: bool, former_mtu: u32, was_up: bool },
+    SetLink { mtu: u32, up: bool, gso_max_segs: Option<u32>, former_mtu: u32, was_up: bool },
     AddAddress(IpNet),
     RemoveAddress(IpNet),
     AddRoute(Route),
@@ -27,8 +27,9 @@ pub(super) enum Step {
 impl Step {
     pub(super) fn undo(self) -> Self {
         match self {
-            Self::SetLink { mtu, up, former_mtu, was_up } => {
-                Self::SetLink { mtu: former_mtu, up: was_up, former_mtu: mtu, was_up: up }
+            // What super-packets it makes matters to nobody but its holder.
+            Self::SetLink { mtu, up, gso_max_segs: _, former_mtu, was_up } => {
+                Self::SetLink { mtu: former_mtu, up: was_up, gso_max_segs: None, former_mtu: mtu, was_up: up }
             }
             Self::AddAddress(network) => Self::RemoveAddress(network),
             Self::RemoveAddress(network) => Self::AddAddress(network),
@@ -44,7 +45,7 @@ impl Step {
         use RouteNetlinkMessage as M;
         const NEW: u16 = NLM_F_CREATE | NLM_F_EXCL;
         let (flags, message) = match *self {
-            Self::SetLink { mtu, up, .. } => (0, Link::set(index, mtu, up)),
+            Self::SetLink { mtu, up, gso_max_segs, .. } => (0, Link::set(index, mtu, up, gso_max_segs)),
             Self::AddAddress(network) => (NEW, M::NewAddress(Address::message(index, network))),
             Self::RemoveAddress(network) => (0, M::DelAddress(Address::message(index, network))),
             Self::AddRoute(route) => (NEW, M::NewRoute(PresentRoute::message(index, route))),
@@ -142,7 +143,7 @@ mod tests {
     fn steps() -> [Step; 4] {
         let network: IpNet = "10.0.0.1/24".parse().expect("a prefix");
         [
-            Step::SetLink { mtu: 1420, up: true, former_mtu: 1500, was_up: false },
+            Step::SetLink { mtu: 1420, up: true, gso_max_segs: None, former_mtu: 1500, was_up: false },
             Step::AddAddress(network),
             Step::AddRoute(Route { destination: network.trunc(), table: MAIN_TABLE }),
             Step::AddRule(PresentRule::not_marked(true, 7, 0xca6c, 51820)),
