@@ -15,17 +15,17 @@ const BUSY: usize = 4;
 pub(super) fn run(shared: &Shared) -> Result<(), Fatal> {
     let (mut out, mut inb) = (outbound::Walk::new(shared), inbound::Walk::new(shared));
     while !shared.stopping() {
-        // While the second thread has the sockets, this one leaves them alone.
-        let own = !shared.relief.is_active();
-        let (sockets, at_once) = {
+        // While the second thread has the sockets, this one leaves them alone; it waits with their input held.
+        let own = (!shared.relief.is_active()).then(|| {
             let mut input = shared.inbound.input();
-            (input.sockets(&shared.sockets), own && input.any())
-        };
-        let [v4, v6] = inbound::waited_for(&sockets).map(|socket| socket.filter(|_| own));
+            (input.sockets(&shared.sockets), input.any())
+        });
+        let at_once = own.as_ref().is_some_and(|(_, more)| *more);
+        let [v4, v6] = own.as_ref().map_or([None; 2], |(sockets, _)| inbound::waited_for(sockets));
         let [tun, wake_out, wake_in] =
             [shared.tun.as_fd(), shared.outbound.wake.as_fd(), shared.inbound.wake.as_fd()]
                 .map(|fd| Some((fd, Interest::Read)));
-        let waited_for = [tun, v4, v6, wake_out, wake_in.filter(|_| own)];
+        let waited_for = [tun, v4, v6, wake_out, wake_in.filter(|_| own.is_some())];
         let Ok([tun, v4, v6, wake_out, wake_in]) = poll::wait(waited_for, at_once.then_some(Duration::ZERO))
         else {
             rest(&shared.outbound.wake);
@@ -42,9 +42,9 @@ pub(super) fn run(shared: &Shared) -> Result<(), Fatal> {
             shared.outbound.input().more[0] = true;
             drained &= out.rounds(rounds)?;
         }
-        if own {
+        if own.is_some() {
             inbound::is_ready(&mut shared.inbound.input(), [v4, v6]);
-            drained &= inb.rounds(1, rounds)?;
+            drained &= inb.rounds(rounds)?;
         }
         if !drained && shared.relief.is_ready() {
             shared.relief.call();

@@ -1,6 +1,6 @@
 //! The inbound loop: UDP → forward → TUN.
 
-use std::{io, os::fd::AsFd, sync::MutexGuard};
+use std::{io, os::fd::AsFd, sync::MutexGuard, time::Duration};
 
 use super::{
     Fatal, UdpSockets,
@@ -25,27 +25,7 @@ const LINE: usize = 64;
 pub(super) fn run(shared: &Shared) -> Result<(), Fatal> {
     let mut walk = Walk::new(shared);
     while !shared.stopping() {
-        let mut input = shared.inbound.input();
-        let sockets = input.sockets(&shared.sockets);
-        if input.any() && input.rounds < ROUNDS {
-            walk.round(input, &sockets, BATCH)?;
-            continue;
-        }
-        let at_once = input.any();
-        let [v4, v6] = waited_for(&sockets);
-        let wake = Some((shared.inbound.wake.as_fd(), Interest::Read));
-        let Ok([v4, v6, wake]) = poll::wait([v4, v6, wake], at_once.then_some(std::time::Duration::ZERO))
-        else {
-            rest(&shared.inbound.wake);
-            continue;
-        };
-        if wake.readable {
-            shared.inbound.wake.clear();
-        }
-        is_ready(&mut input, [v4, v6]);
-        if input.any() {
-            walk.round(input, &sockets, if at_once { BATCH } else { 1 })?;
-        }
+        walk.turn(None)?;
     }
     // The next one that waits for input is to see it, too.
     shared.inbound.wake.signal();
@@ -83,17 +63,43 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Up to so many batches, the first of at most `limit` receives, until the sockets are drained: for a thread that
-    /// has other things to do, too. False when there may be more.
-    pub(super) fn rounds(&mut self, mut limit: usize, rounds: usize) -> Result<bool, Fatal> {
-        for _ in 0..rounds {
+    /// Takes one batch, for which it waits as long as `patience`, with the input held; false when there was none in
+    /// this time.
+    pub(super) fn turn(&mut self, patience: Option<Duration>) -> Result<bool, Fatal> {
+        let (shared, mut limit) = (self.shared, BATCH);
+        let mut input = shared.inbound.input();
+        let sockets = input.sockets(&shared.sockets);
+        if !input.any() || input.rounds >= ROUNDS {
+            let patience = if input.any() { Some(Duration::ZERO) } else { patience };
+            limit = if input.any() { BATCH } else { 1 };
+            let [v4, v6] = waited_for(&sockets);
+            let wake = Some((shared.inbound.wake.as_fd(), Interest::Read));
+            let Ok([v4, v6, wake]) = poll::wait([v4, v6, wake], patience) else {
+                rest(&shared.inbound.wake);
+                return Ok(true);
+            };
+            if wake.readable {
+                shared.inbound.wake.clear();
+            }
+            is_ready(&mut input, [v4, v6]);
+            if !input.any() {
+                return Ok(wake.readable);
+            }
+        }
+        self.round(input, &sockets, limit)?;
+        Ok(true)
+    }
+
+    /// Up to so many batches, until the sockets are drained: for a thread that has other things to do, too. False when
+    /// there may be more.
+    pub(super) fn rounds(&mut self, rounds: usize) -> Result<bool, Fatal> {
+        for n in 0..rounds {
             let mut input = self.shared.inbound.input();
             let sockets = input.sockets(&self.shared.sockets);
             if !input.any() {
                 return Ok(true);
             }
-            self.round(input, &sockets, limit)?;
-            limit = BATCH;
+            self.round(input, &sockets, if n == 0 { 1 } else { BATCH })?;
         }
         Ok(!self.shared.inbound.input().any())
     }

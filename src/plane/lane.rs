@@ -17,7 +17,7 @@ use crate::sys::event::EventFd;
 
 /// Shared by the workers of one direction.
 pub(super) struct Lane {
-    workers: usize,
+    pub(super) workers: usize,
     input: Mutex<Input>,
     order: Order,
     /// Its complaints.

@@ -11,7 +11,7 @@ use std::{
 
 use super::{
     Fatal, inbound,
-    shared::{BATCH, ROUNDS, Shared, rest},
+    shared::{Shared, rest},
 };
 use crate::sys::{
     event::EventFd,
@@ -58,7 +58,8 @@ impl Relief {
     }
 }
 
-/// The second thread: runs until it is stopped, or the device is gone.
+/// The second thread: runs until it is stopped, or the device is gone. While it has the sockets, nobody else waits for
+/// them or is woken for them.
 pub(super) fn run(shared: &Shared) -> Result<(), Fatal> {
     let mut walk = inbound::Walk::new(shared);
     while !shared.stopping() {
@@ -68,35 +69,11 @@ pub(super) fn run(shared: &Shared) -> Result<(), Fatal> {
         }
         shared.relief.wake.clear();
         while shared.relief.is_active() && !shared.stopping() {
-            if !turn(shared, &mut walk)? {
+            if !walk.turn(Some(IDLE))? {
                 shared.relief.give_back();
                 shared.outbound.wake.signal();
             }
         }
     }
     Ok(())
-}
-
-/// Waits for datagrams and takes them; false when none came.
-fn turn(shared: &Shared, walk: &mut inbound::Walk<'_>) -> Result<bool, Fatal> {
-    let (sockets, at_once) = {
-        let mut input = shared.inbound.input();
-        (input.sockets(&shared.sockets), input.any())
-    };
-    let [v4, v6] = inbound::waited_for(&sockets);
-    let [wake, called] =
-        [&shared.inbound.wake, &shared.relief.wake].map(|wake| Some((wake.as_fd(), Interest::Read)));
-    let patience = if at_once { Duration::ZERO } else { IDLE };
-    let Ok([v4, v6, wake, called]) = poll::wait([v4, v6, wake, called], Some(patience)) else {
-        rest(&shared.relief.wake);
-        return Ok(true);
-    };
-    for (woken, event) in [(wake, &shared.inbound.wake), (called, &shared.relief.wake)] {
-        if woken.readable {
-            event.clear();
-        }
-    }
-    inbound::is_ready(&mut shared.inbound.input(), [v4, v6]);
-    walk.rounds(BATCH, ROUNDS)?;
-    Ok(at_once || v4.readable || v6.readable || wake.readable || called.readable)
 }

@@ -75,9 +75,10 @@ impl Shared {
         tun: TunDevice,
         sockets: UdpSockets,
         settings: PlaneSettings,
-        workers: usize,
-        relieved: bool,
+        threads: usize,
     ) -> io::Result<Self> {
+        // One alone serves both directions.
+        let workers = threads.div_ceil(2);
         Ok(Self {
             forward,
             tun,
@@ -86,13 +87,18 @@ impl Shared {
             clock: Clock,
             outbound: Lane::new(workers)?,
             inbound: Lane::new(workers)?,
-            relief: Relief::new(relieved)?,
+            relief: Relief::new(threads > 1)?,
             merging: Pause::default(),
             spoils_equal_tails: offload::spoils_equal_tails(),
             errors: Mutex::new(Bucket::new(Clock.boot())),
             stopping: AtomicBool::new(false),
             failed: watch::Sender::new(None),
         })
+    }
+
+    /// Threads that carry data in each direction.
+    pub(super) fn workers(&self) -> usize {
+        self.outbound.workers
     }
 
     /// May a sender be told by ICMP that its packet goes nowhere?

@@ -10,7 +10,7 @@ use std::{
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::bind;
+use super::{Offload, bind};
 use crate::{
     forward::{Endpoint, Local},
     sys::{
@@ -104,8 +104,15 @@ impl UdpSockets {
         Ok(Self { v4, v6, port, segments: false, gathers: false, dropped: Default::default() })
     }
 
-    /// Lets several datagrams leave and come by one call, where the kernel can do that.
-    pub fn enable_offload(&mut self) {
+    /// Lets several datagrams leave and come by one call, where that is wanted and the kernel can do it.
+    pub fn with(mut self, offload: Offload) -> Self {
+        if offload == Offload::Auto {
+            self.enable_offload();
+        }
+        self
+    }
+
+    fn enable_offload(&mut self) {
         let sockets = [Some(&self.v4), self.v6.as_ref()];
         let received = sockets.into_iter().flatten().map(|socket| socket::enable_gro(socket.as_fd()));
         let received: io::Result<Vec<()>> = received.collect();
@@ -162,8 +169,8 @@ impl UdpSockets {
         }
     }
 
-    /// The next datagram of one family, or several with the same addresses; `WouldBlock` when there is none. A datagram larger than `buffer` is cut
-    /// and says so.
+    /// The next datagram of one family, or several with the same addresses; `WouldBlock` when there is none. A datagram
+    /// larger than `buffer` is cut and says so.
     pub fn receive(&self, family: Family, buffer: &mut [u8]) -> io::Result<Received> {
         let descriptor = self.descriptor(family).ok_or(io::ErrorKind::WouldBlock)?;
         let datagram = socket::receive(descriptor, buffer)?;

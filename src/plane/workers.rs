@@ -1,5 +1,5 @@
-//! The data threads, and their life: start, rebind, stop. A panic in one ends the
-//! process (the daemon sees it through [`Plane::failed`]).
+//! The data threads, and their life: start, rebind, stop. A panic in one ends the process (the daemon sees it through
+//! [`Plane::failed`]).
 
 use std::{
     any::Any,
@@ -10,7 +10,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use super::{Offload, TunDevice, UdpSockets, both, inbound, outbound, relief, shared::Shared, udp::Sent};
+use super::{TunDevice, UdpSockets, both, inbound, outbound, relief, shared::Shared, udp::Sent};
 use crate::{
     forward::{Evidence, Forward, Refusal},
     tunnel::Transmit,
@@ -52,15 +52,24 @@ pub enum Workers {
 }
 
 impl Workers {
-    /// For each direction; 0: one thread for both.
-    fn each_way(self, cores: usize) -> usize {
-        match self {
-            Self::EachWay(workers) => workers.get(),
-            Self::Auto if cores < 4 => 0,
-            Self::Auto => 2,
-        }
+    /// The threads to start: their names, and what they run.
+    fn threads(self, cores: usize) -> Vec<(String, Run)> {
+        let each_way = match (self, cores) {
+            (Self::Auto, 0 | 1) => return vec![("vpnd-data".to_owned(), both::run)],
+            (Self::Auto, 2 | 3) => {
+                return vec![("vpnd-data".to_owned(), both::run), ("vpnd-relief".to_owned(), relief::run)];
+            }
+            (Self::Auto, _) => 2,
+            (Self::EachWay(workers), _) => workers.get(),
+        };
+        let name = |kind: &str, n: usize| if each_way == 1 { kind.to_owned() } else { format!("{kind}-{n}") };
+        let pair = |n| [(name("vpnd-out", n), outbound::run as Run), (name("vpnd-in", n), inbound::run)];
+        (0..each_way).flat_map(pair).collect()
     }
 }
+
+/// What a data thread runs until it is stopped.
+type Run = fn(&Shared) -> Result<(), Fatal>;
 
 /// Why the loops cannot go on.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -84,49 +93,38 @@ impl Plane {
     pub fn start(
         forward: Arc<Forward>,
         tun: TunDevice,
-        mut sockets: UdpSockets,
+        sockets: UdpSockets,
         settings: PlaneSettings,
         workers: Workers,
     ) -> io::Result<Self> {
-        if tun.offload() == Offload::Auto {
-            sockets.enable_offload();
-        }
+        let sockets = sockets.with(tun.offload());
         let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        let workers = workers.each_way(cores);
-        let relieved = workers == 0 && cores > 1;
-        let shared = Arc::new(Shared::new(forward, tun, sockets, settings, workers.max(1), relieved)?);
+        let threads = workers.threads(cores);
+        let shared = Arc::new(Shared::new(forward, tun, sockets, settings, threads.len())?);
         // If a later thread cannot be started, dropping this stops the earlier ones.
-        let mut plane = Self { shared, threads: Vec::with_capacity(2 * workers.max(1)) };
-        if workers == 0 {
-            plane.spawn("vpnd-data".to_owned(), both::run)?;
+        let mut plane = Self { shared, threads: Vec::with_capacity(threads.len()) };
+        for (name, run) in threads {
+            plane.spawn(name, run)?;
         }
-        if relieved {
-            plane.spawn("vpnd-relief".to_owned(), relief::run)?;
-        }
-        for n in 0..workers {
-            let number = if workers == 1 { String::new() } else { format!("-{n}") };
-            plane.spawn(format!("vpnd-out{number}"), outbound::run)?;
-            plane.spawn(format!("vpnd-in{number}"), inbound::run)?;
-        }
-        plane.tell(workers.max(1));
+        plane.tell();
         Ok(plane)
     }
 
     /// What is in force, after all that the kernel left out.
-    fn tell(&self, workers: usize) {
+    fn tell(&self) {
         let (merge, sockets) = (self.shared.tun.merge(), self.shared.sockets.load());
         tracing::info!(
             tso = merge.tcp,
             uso = merge.udp,
             udp_segment = sockets.segments(),
             udp_gro = sockets.gathers(),
-            workers,
+            workers = self.shared.workers(),
             threads = self.threads.len(),
             "offloads"
         );
     }
 
-    fn spawn(&mut self, name: String, run: fn(&Shared) -> Result<(), Fatal>) -> io::Result<()> {
+    fn spawn(&mut self, name: String, run: Run) -> io::Result<()> {
         let shared = Arc::clone(&self.shared);
         let builder = thread::Builder::new().name(name.clone());
         let own_name = name.clone();
@@ -157,11 +155,8 @@ impl Plane {
         if port == self.port() {
             return self.set_mark(fwmark);
         }
-        let mut sockets = UdpSockets::bind(port, fwmark)?;
+        let sockets = UdpSockets::bind(port, fwmark)?.with(self.shared.tun.offload());
         self.count_drops();
-        if self.shared.tun.offload() == Offload::Auto {
-            sockets.enable_offload();
-        }
         self.shared.sockets.store(Arc::new(sockets));
         self.shared.inbound.wake.signal();
         Ok(())
