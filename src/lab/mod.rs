@@ -16,6 +16,7 @@ pub mod link; // cables, bridges, addresses, routes, counters
 // private: error, stopwatch, netlink (a conversation inside a namespace), leftovers (what a killed lab left)
 
 mod capture;
+mod control_sockets;
 mod daemon;
 pub mod demo; // two hosts, a vpnd on each, and the measurement
 mod error;
@@ -36,6 +37,7 @@ mod stories;
 mod traffic;
 
 pub use capture::{Capture, Captured};
+pub use control_sockets::{is_listening, with_control_sockets};
 pub use daemon::{Daemon, Setup};
 pub use error::LabError;
 pub use host::Host;

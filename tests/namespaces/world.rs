@@ -8,14 +8,14 @@
 use std::{
     fs::File,
     net::IpAddr,
-    os::unix::{fs::PermissionsExt, net::UnixStream},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Command, Output},
     time::{Duration, Instant},
 };
 
 use vpnd::{
-    lab::{Daemon, Host, Process, Setup, link},
+    lab::{Daemon, Host, Process, Setup, is_listening, link, with_control_sockets},
     noise::{PresharedKey, PrivateKey, PublicKey},
     sys::random::os_rng,
 };
@@ -323,7 +323,7 @@ pub fn start_other(host: &Host, kind: Kind, conf: &str, address: &[String], mtu:
     std::fs::create_dir_all(&sockets).expect("a folder for sockets");
     let socket = sockets.join(format!("{DEVICE}.sock"));
     let _ = std::fs::remove_file(&socket); // of the one before, that was killed
-    let mut command = with_sockets(&sockets, &program);
+    let mut command = with_control_sockets(&sockets, &program);
     command.args(["--foreground", DEVICE]).env("WG_PROCESS_FOREGROUND", "1");
     if kind != Kind::WireguardGo {
         command.args(["--disable-drop-privileges", "--verbosity", "error"]);
@@ -332,8 +332,7 @@ pub fn start_other(host: &Host, kind: Kind, conf: &str, address: &[String], mtu:
     // In the foreground boringtun and gotatun log to the standard output.
     command.stdout(File::create(host.folder().join("other.stdout")).expect("a file for its output"));
     let process = host.spawn("other", command).expect("it starts");
-    // `wg` removes a socket that is there and not yet listened to.
-    let up = wait_until(Duration::from_secs(20), || UnixStream::connect(&socket).is_ok());
+    let up = wait_until(Duration::from_secs(20), || is_listening(&socket));
     assert!(up, "{kind:?} makes no socket: {}", process.log());
 
     let file = host.folder().join("other.conf");
@@ -347,24 +346,15 @@ pub fn start_other(host: &Host, kind: Kind, conf: &str, address: &[String], mtu:
     Running::Other(process, sockets)
 }
 
-/// A command that sees `folder` where `wg` looks for control sockets.
-fn with_sockets(folder: &Path, program: &Path) -> Command {
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "sh", "-ec"]);
-    command.arg("mkdir -p /run/wireguard; mount --bind \"$0\" /run/wireguard; exec \"$@\"");
-    command.arg(folder).arg(program);
-    command
-}
-
 fn wg_in(host: &Host, sockets: &Path, arguments: &[&str]) -> String {
-    let mut command = with_sockets(sockets, Path::new("wg"));
+    let mut command = with_control_sockets(sockets, Path::new("wg"));
     command.args(arguments);
     run(host, command)
 }
 
 /// `wg` with the sockets in this folder, where it may fail: its standard error then.
 pub fn try_wg(host: &Host, sockets: &Path, arguments: &[&str]) -> Result<String, String> {
-    let mut command = with_sockets(sockets, Path::new("wg"));
+    let mut command = with_control_sockets(sockets, Path::new("wg"));
     command.args(arguments);
     let output = attempt(host, &command);
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

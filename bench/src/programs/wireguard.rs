@@ -4,12 +4,11 @@ use std::{
     fmt::Write,
     fs,
     path::{Path, PathBuf},
-    process::Command,
     time::Duration,
 };
 
 use vpnd::{
-    lab::{Daemon, Host, Setup, link},
+    lab::{Daemon, Host, Setup, is_listening, link, with_control_sockets},
     noise::{PrivateKey, PublicKey},
     sys::random::os_rng,
 };
@@ -110,7 +109,7 @@ fn by_wg(contender: &Contender, host: &Host, side: &Side<'_>) -> Result<Carrier>
     let program = contender.program.clone().unwrap_or_default();
     let sockets = host.folder().join("sockets");
     fs::create_dir_all(&sockets).attempted(|| format!("make {}", sockets.display()))?;
-    let mut command = with_sockets(&sockets, &program);
+    let mut command = with_control_sockets(&sockets, &program);
     command.args(["--foreground", DEVICE]).env("WG_PROCESS_FOREGROUND", "1");
     if contender.kind != Kind::WireguardGo {
         command.args(["--disable-drop-privileges", "--verbosity", "error"]);
@@ -118,7 +117,7 @@ fn by_wg(contender: &Contender, host: &Host, side: &Side<'_>) -> Result<Carrier>
     }
     let other = Other::spawn(host, command)?;
     let socket = sockets.join(format!("{DEVICE}.sock"));
-    if !stop::wait_until(Duration::from_secs(10), || socket.exists())? {
+    if !stop::wait_until(Duration::from_secs(10), || is_listening(&socket))? {
         return Err(Failure::Said(format!("{} makes no socket: {}", contender.label, other.log())));
     }
     set_up(host, &sockets, side)?;
@@ -128,20 +127,11 @@ fn by_wg(contender: &Contender, host: &Host, side: &Side<'_>) -> Result<Carrier>
 fn set_up(host: &Host, sockets: &Path, side: &Side<'_>) -> Result<()> {
     let file: PathBuf = host.folder().join("other.conf");
     fs::write(&file, side.conf()).attempted(|| format!("write {}", file.display()))?;
-    let mut wg = with_sockets(sockets, Path::new("wg"));
+    let mut wg = with_control_sockets(sockets, Path::new("wg"));
     wg.args(["setconf", DEVICE]).arg(&file);
     tool(host, "wg", wg, Duration::from_secs(60))?;
     link::mtu(host, DEVICE, MTU.into())?;
     link::up(host, DEVICE)?;
     host.add_address(DEVICE, &side.address())?;
     Ok(())
-}
-
-/// A command that sees `folder` where `wg` looks for control sockets: other tunnels of this machine are not met.
-fn with_sockets(folder: &Path, program: &Path) -> Command {
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "sh", "-ec"]);
-    command.arg("mkdir -p /run/wireguard; mount --bind \"$0\" /run/wireguard; exec \"$@\"");
-    command.arg(folder).arg(program);
-    command
 }
