@@ -81,9 +81,9 @@ struct Origin<'e> {
 struct Run {
     session: Arc<Session>,
     peer: Arc<Peer>,
-    /// Of the authentic ones.
+    /// Some of them were authentic, and these are their bytes.
+    authentic: bool,
     bytes: u64,
-    authentic: u64,
     /// Some of them were more than a keepalive.
     data: bool,
     delivered: u64,
@@ -149,10 +149,9 @@ impl Forward {
         let sealed = &mut datagram[TRANSPORT_HEADER_LEN..];
         let plaintext = open(&run.session, header.counter, sealed, origin.now)
             .map_err(|why| self.refuse(origin, why, Evidence::about(&run.peer)))?;
-        if run.authentic == 0 {
+        if !std::mem::replace(&mut run.authentic, true) {
             self.run_is_authentic(run, origin);
         }
-        run.authentic += 1;
         run.bytes += bytes;
         if plaintext.is_empty() {
             return Ok(None);
@@ -178,8 +177,15 @@ impl Forward {
                 .sessions
                 .find(index)
                 .ok_or_else(|| self.refuse(origin, Refusal::NoSuchSession, Evidence::default()))?;
-            let (bytes, authentic, data, delivered, source) = (0, 0, false, 0, None);
-            *current = Some(Run { session, peer, bytes, authentic, data, delivered, source });
+            *current = Some(Run {
+                session,
+                peer,
+                bytes: 0,
+                authentic: false,
+                data: false,
+                delivered: 0,
+                source: None,
+            });
         }
         Ok(current.as_mut().expect("it was there, or was made just now"))
     }
@@ -201,7 +207,7 @@ impl Forward {
 
     /// What is counted once for all of them.
     fn run_ends(&self, run: Run, now: Time) {
-        if run.authentic == 0 {
+        if !run.authentic {
             return;
         }
         let activity = &run.peer.activity;
