@@ -131,7 +131,7 @@ fn ten_minutes_of_mixed_traffic_lose_nothing_and_leak_nothing() {
     // The left end begins, and so it is the one that rekeys.
     let theirs = OTHERS.map(|other| [(Kind::Vpnd, other), (other, Kind::Vpnd)]).concat();
     let pairs: Vec<_> = [(Kind::Vpnd, Kind::Vpnd)].into_iter().chain(theirs).collect();
-    let outcomes: Vec<Outcome> = thread::scope(|scope| {
+    let ended: Vec<thread::Result<Outcome>> = thread::scope(|scope| {
         let start = |(number, &(left, right)): (usize, &(Kind, Kind))| {
             let (name, recipe) = (format!("long{number}"), &recipe);
             scope.spawn(move || {
@@ -139,12 +139,12 @@ fn ten_minutes_of_mixed_traffic_lose_nothing_and_leak_nothing() {
             })
         };
         let running: Vec<_> = pairs.iter().enumerate().map(start).collect();
-        running
-            .into_iter()
-            .map(|pair| pair.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-            .collect()
+        running.into_iter().map(|pair| pair.join()).collect()
     });
-    outcomes.iter().for_each(print);
+    // What the others saw is told, too, if one of them failed.
+    ended.iter().flatten().for_each(print);
+    let outcomes: Vec<Outcome> =
+        ended.into_iter().map(|end| end.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect();
     let wrong: Vec<String> = outcomes.iter().filter_map(|outcome| fault(outcome, seconds)).collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
