@@ -178,9 +178,13 @@ fn gateway() -> IpAddr {
     [10, 77, 0, 100].into()
 }
 
-/// One worker, four, and one packet a system call.
-const KINDS: [(&str, &str); 3] =
-    [("fair1", "workers = 1"), ("fair4", "workers = 4"), ("fairoff", "workers = 1\noffload = \"off\"")];
+/// As it comes, one worker, four, and one packet a system call.
+const KINDS: [(&str, &str); 4] = [
+    ("fair", "workers = \"auto\""),
+    ("fair1", "workers = 1"),
+    ("fair4", "workers = 4"),
+    ("fairoff", "workers = 1\noffload = \"off\""),
+];
 
 #[test]
 fn a_flood_from_one_peer_starves_neither_the_pings_nor_the_tcp_of_another() {
