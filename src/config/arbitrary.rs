@@ -61,14 +61,17 @@ fn peer() -> impl Strategy<Value = Peer> {
         (1u16..).prop_map(|port| EndpointName::Address(format!("[2001:db8::1]:{port}").parse().unwrap())),
         ("[a-z]{1,9}(\\.[a-z]{2,4}){0,2}", 1u16..).prop_map(|(host, port)| EndpointName::Name { host, port }),
     ];
-    (option::of(1u8..4), option::of(endpoint), any::<u16>()).prop_map(|(preshared, endpoint, keepalive)| {
-        Peer {
+    let expires = option::of((0u64..4_000_000_000).prop_map(Duration::from_secs));
+    let numbers = (any::<u16>(), expires);
+    (option::of(1u8..4), option::of(endpoint), numbers).prop_map(
+        |(preshared, endpoint, (keepalive, expires))| Peer {
             name: None,
             public_key: PublicKey([0; 32]),
             preshared_key: preshared.map(|byte| PresharedKey::new([byte; 32])),
             endpoint,
             allowed_ips: Vec::new(),
             persistent_keepalive: keepalive,
-        }
-    })
+            expires,
+        },
+    )
 }

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::{Config, EndpointName, Peer};
 use crate::{
     noise::{PresharedKey, PublicKey},
-    tunnel::{AllowedIpOp, Change, PeerChange},
+    tunnel::{AllowedIpOp, Change, Expires, PeerChange},
 };
 
 impl Config {
@@ -59,6 +59,7 @@ fn whole(peer: &Peer) -> PeerChange {
         preshared_key: peer.preshared_key.clone(),
         endpoint: literal(peer),
         persistent_keepalive: (peer.persistent_keepalive != 0).then_some(peer.persistent_keepalive),
+        expires: peer.expires.map(Expires::At),
         replace_allowed_ips: true,
         allowed_ips: peer.allowed_ips.iter().copied().map(AllowedIpOp::Add).collect(),
         ..PeerChange::new(peer.public_key)
@@ -73,6 +74,7 @@ fn difference(old: &Peer, new: &Peer) -> Option<PeerChange> {
         endpoint: literal(new).filter(|endpoint| literal(old) != Some(*endpoint)),
         persistent_keepalive: (old.persistent_keepalive != new.persistent_keepalive)
             .then_some(new.persistent_keepalive),
+        expires: (old.expires != new.expires).then(|| new.expires.map_or(Expires::Never, Expires::At)),
         allowed_ips: prefix_difference(&old.allowed_ips, &new.allowed_ips),
         update_only: true,
         ..PeerChange::new(new.public_key)
@@ -81,6 +83,7 @@ fn difference(old: &Peer, new: &Peer) -> Option<PeerChange> {
         || change.preshared_key.is_some()
         || change.endpoint.is_some()
         || change.persistent_keepalive.is_some()
+        || change.expires.is_some()
         || !change.allowed_ips.is_empty();
     alters.then_some(change)
 }
@@ -117,6 +120,7 @@ mod tests {
     use std::{
         collections::{BTreeMap, BTreeSet},
         net::SocketAddr,
+        time::Duration,
     };
 
     use proptest::prelude::*;
@@ -139,6 +143,7 @@ mod tests {
         preshared: [u8; 32],
         endpoint: Option<SocketAddr>,
         keepalive: u16,
+        expires: Option<Duration>,
         prefixes: BTreeSet<IpNet>,
     }
 
@@ -174,6 +179,11 @@ mod tests {
             peer.preshared = change.preshared_key.map_or(peer.preshared, |key| *key.expose());
             peer.endpoint = change.endpoint.or(peer.endpoint);
             peer.keepalive = change.persistent_keepalive.unwrap_or(peer.keepalive);
+            peer.expires = match change.expires {
+                None => peer.expires,
+                Some(Expires::Never) => None,
+                Some(Expires::At(moment)) => Some(moment),
+            };
             if change.replace_allowed_ips {
                 peer.prefixes.clear();
             }

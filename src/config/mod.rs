@@ -10,6 +10,7 @@ mod reader;
 mod report;
 mod secrecy;
 
+pub mod date; // dates as moments, and back
 mod fields;
 mod interface;
 mod keys;
@@ -24,7 +25,7 @@ mod changes;
 #[cfg(test)]
 mod tests;
 
-use std::{net::SocketAddr, num::NonZeroUsize, path::Path};
+use std::{net::SocketAddr, num::NonZeroUsize, path::Path, time::Duration};
 
 use ipnet::IpNet;
 
@@ -103,6 +104,15 @@ pub struct Peer {
     pub allowed_ips: Vec<IpNet>,
     /// Seconds, 1 to 65535; 0: none.
     pub persistent_keepalive: u16,
+    /// Wall time (since the Unix epoch) from which on it is not let in.
+    pub expires: Option<Duration>,
+}
+
+impl Peer {
+    /// Its name, or the start of its key.
+    pub fn label(&self) -> String {
+        self.name.clone().unwrap_or_else(|| self.public_key.short())
+    }
 }
 
 /// `endpoint = "host:port"`.

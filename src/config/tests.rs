@@ -770,6 +770,29 @@ fn more_peers_than_a_tunnel_takes_are_refused() {
     );
 }
 
+#[test]
+fn a_peer_expires_at_a_moment_in_utc_and_at_nothing_else() {
+    let moment = |text: &str| read(&peer(&format!("expires = {text}"))).unwrap().peers[0].expires;
+    assert_eq!(moment("2027-01-01"), date::parse("2027-01-01T00:00:00Z"));
+    assert_eq!(moment("2027-01-01T01:00:00+01:00"), moment("2027-01-01 00:00:00"));
+    assert_eq!(read(&peer("")).unwrap().peers[0].expires, None);
+
+    let remedy = "write a date or a time in UTC: expires = 2027-01-01, or 2027-01-01T18:00:00Z";
+    refuses(
+        &peer("expires = 18:00:00"),
+        &format!("peer.toml:5: peer[1].expires: found 18:00:00, which names no moment; {remedy}"),
+    );
+    refuses(
+        &peer("expires = \"soon\""),
+        &format!("peer.toml:5: peer[1].expires: found the text \"soon\"; {remedy}"),
+    );
+    refuses(&peer("expires = 30"), &format!("peer.toml:5: peer[1].expires: found the number 30; {remedy}"));
+    refuses(
+        &peer("expires = \"2027-01-01\""),
+        "peer.toml:5: peer[1].expires: found the text \"2027-01-01\"; write it without quotes: expires = 2027-01-01",
+    );
+}
+
 /// Pieces of which files are made, good and bad.
 fn fragment() -> impl Strategy<Value = String> {
     prop_oneof![

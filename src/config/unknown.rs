@@ -24,6 +24,7 @@ pub(super) const PEER: &[&str] = &[
     "endpoint",
     "allowed_ips",
     "persistent_keepalive",
+    "expires",
 ];
 /// Tables.
 pub(super) const TABLES: &[&str] = &["interface", "peer"];

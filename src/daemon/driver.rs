@@ -11,7 +11,7 @@ use crate::{
     control::{ControlServer, InterfaceStatus, Request, SetError},
     host::{Host, Mtus, NetworkChange},
     plane::{Clock, Plane, PlaneSettings, udp::Sent},
-    sys::timer::BootTimer,
+    sys::timer::{BootTimer, WallTimer},
     tunnel::{Change, ChangeError, Event, Transmit, Tunnel},
 };
 
@@ -33,6 +33,7 @@ pub(super) struct Driver<'a> {
     signals: Signals,
     wake: Arc<Notify>,
     timer: BootTimer,
+    wall_timer: WallTimer,
     clock: Clock,
 }
 
@@ -55,6 +56,7 @@ impl<'a> Driver<'a> {
         signals: Signals,
     ) -> Result<Self, DaemonError> {
         let timer = BootTimer::new().map_err(failed("make a timer on CLOCK_BOOTTIME"))?;
+        let wall_timer = WallTimer::new().map_err(failed("make a timer on CLOCK_REALTIME"))?;
         let Started { plan, tunnel, plane, control, requests, resolver, wake } = started;
         let fwmark = plan.fwmark.unwrap_or(0);
         Ok(Self {
@@ -71,6 +73,7 @@ impl<'a> Driver<'a> {
             signals,
             wake,
             timer,
+            wall_timer,
             clock: Clock,
         })
     }
@@ -94,6 +97,7 @@ impl<'a> Driver<'a> {
                 () = self.resolver.resolved() => Woken::Resolved,
                 change = self.host.network_changed() => Woken::Network(change),
                 _ = self.timer.fired() => Woken::Timer,
+                _ = self.wall_timer.fired() => Woken::Timer,
                 () = self.wake.notified() => Woken::Queue,
             };
             match woken {
@@ -118,7 +122,8 @@ impl<'a> Driver<'a> {
 
     fn arm_timer(&mut self) -> Result<(), DaemonError> {
         let deadline = self.tunnel.deadline().map(|time| time.0);
-        self.timer.arm(deadline).map_err(failed("arm the timer"))
+        self.timer.arm(deadline).map_err(failed("arm the timer"))?;
+        self.wall_timer.arm(self.tunnel.wall_deadline()).map_err(failed("arm the timer of the wall clock"))
     }
 
     /// What waits in the queues, and what is due.
@@ -201,6 +206,9 @@ impl<'a> Driver<'a> {
                 warn!(peer = label, "handshake given up after 90 s without an answer")
             }
             Event::Silent { label, .. } => info!(peer = label, "silent: its last session has expired"),
+            Event::Expired { label, .. } => {
+                warn!(peer = label, "expired: its time (`expires`) is over, and it is not let in any more");
+            }
             Event::PrefixMoved { prefix, from, to } => {
                 warn!(%prefix, from = from.short(), to = to.short(), "allowed IP moved to another peer");
             }

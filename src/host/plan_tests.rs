@@ -18,6 +18,7 @@ fn config(address: &[&str], table: Table, peers: &[&[&str]]) -> Config {
         endpoint: None,
         allowed_ips: nets(allowed),
         persistent_keepalive: 0,
+        expires: None,
     };
     Config {
         interface: Interface {

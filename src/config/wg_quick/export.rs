@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use zeroize::Zeroizing;
 
 use super::Converted;
-use crate::config::{Config, EndpointName, Interface, Peer, Table};
+use crate::config::{Config, EndpointName, Interface, Peer, Table, date};
 
 /// A wg-quick file that makes the same tunnel. It holds the private key in clear: write it with mode 0600.
 pub fn export(config: &Config) -> Converted {
@@ -20,7 +20,15 @@ pub fn export(config: &Config) -> Converted {
         peer(&mut text, one);
     }
     let name = &config.interface.name;
-    let notes = vec![format!("the device's name is not in the file: save it as {name}.conf")];
+    let mut notes = vec![format!("the device's name is not in the file: save it as {name}.conf")];
+    let expiring = config.peers.iter().filter_map(|peer| Some((peer, peer.expires?)));
+    notes.extend(expiring.map(|(peer, at)| {
+        format!(
+            "{} expires on {}, which wg-quick cannot say: it is let in for good there",
+            peer.label(),
+            date::shown(at)
+        )
+    }));
     Converted { text, notes }
 }
 
