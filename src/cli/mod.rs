@@ -5,6 +5,9 @@ pub mod convert; // import, export
 pub mod disk; // configurations and secrets as files
 pub mod keys; // genkey, genpsk, pubkey
 pub mod lab; // lab
+pub mod pages; // completions, and man pages
+pub mod people; // add-peer, remove-peer, rename-peer, qr
+mod rewrite; // a configuration that is altered
 pub mod status; // status
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
@@ -55,6 +58,10 @@ enum Command {
     Pubkey(keys::Pubkey),
     /// Make a preshared key.
     Genpsk(keys::NewKey),
+    AddPeer(people::AddPeer),
+    RemovePeer(people::RemovePeer),
+    RenamePeer(people::RenamePeer),
+    Qr(people::Qr),
     /// Turn a wg-quick file into vpnd's form.
     Import(convert::Convert),
     /// Turn vpnd's form into a wg-quick file.
@@ -63,6 +70,11 @@ enum Command {
     Status(status::Args),
     /// Two hosts in network namespaces, a tunnel between them, and the way that a packet takes.
     Lab(lab::Args),
+    /// Print what completes vpnd's commands in a shell.
+    Completions(pages::Completions),
+    /// Write a man page for each command into a folder.
+    #[command(hide = true)]
+    Man(pages::Man),
 }
 
 /// Parses the command line and runs the command.
@@ -77,7 +89,13 @@ pub fn main() -> ExitCode {
         Some(Command::Import(args)) => convert::import(&args),
         Some(Command::Export(args)) => convert::export(&args),
         Some(Command::Status(args)) => show_status(args),
+        Some(Command::AddPeer(args)) => people::add_peer(&args),
+        Some(Command::RemovePeer(args)) => people::remove_peer(&args),
+        Some(Command::RenamePeer(args)) => people::rename_peer(&args),
+        Some(Command::Qr(args)) => people::qr(&args),
         Some(Command::Lab(args)) => lab::run(args),
+        Some(Command::Completions(args)) => pages::completions(&args),
+        Some(Command::Man(args)) => pages::man(&args),
     }
 }
 

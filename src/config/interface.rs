@@ -5,7 +5,7 @@ use std::{collections::HashSet, net::IpAddr, num::NonZeroUsize};
 use ipnet::IpNet;
 
 use super::{
-    Interface, Table,
+    Clients, Interface, Table, clients,
     fields::{Fields, Found, describe},
     keys::Secrets,
     report::{Flaw, Report, Subject},
@@ -19,13 +19,13 @@ pub(super) const DEFAULT_MTU: u16 = 1420;
 pub(super) const DEFAULT_NAME: &str = "vpn0";
 
 /// The smallest packet that each IPv4 host takes (RFC 791, section 3.2).
-const MTU_MIN: u16 = 576;
+pub(super) const MTU_MIN: u16 = 576;
 /// The smallest MTU of a link that carries IPv6 (RFC 8200, section 5).
 const MTU_MIN_V6: u16 = 1280;
 /// More data threads than this for a direction only wait for each other.
 const WORKERS_MAX: i64 = 64;
 /// The largest UDP payload over IPv4, less header and tag of a transport message and up to 20 of padding.
-const MTU_MAX: u16 = 65_455;
+pub(super) const MTU_MAX: u16 = 65_455;
 
 /// A table as it was read. The private key is absent only where the report says why.
 pub(super) struct Draft {
@@ -39,6 +39,7 @@ pub(super) struct Draft {
     pub(super) table: Table,
     pub(super) offload: bool,
     pub(super) workers: Option<NonZeroUsize>,
+    pub(super) clients: Clients,
 }
 
 impl Draft {
@@ -54,6 +55,7 @@ impl Draft {
             table: table(&mut fields, report),
             offload: offload(&mut fields, report),
             workers: workers(&mut fields, report),
+            clients: clients::read(&mut fields, report),
         };
         let subject = fields.subject.clone();
         for Found { at, value } in fields.left_over() {
@@ -86,6 +88,7 @@ impl Draft {
             table: self.table,
             offload: self.offload,
             workers: self.workers,
+            clients: self.clients,
         })
     }
 }

@@ -18,10 +18,13 @@ mod peer;
 mod unknown;
 mod values;
 
+mod allot;
 #[cfg(test)]
 mod arbitrary;
 mod census;
 mod changes;
+mod clients;
+pub mod edit; // a file with one peer more, less, or altered
 #[cfg(test)]
 mod tests;
 
@@ -29,9 +32,13 @@ use std::{net::SocketAddr, num::NonZeroUsize, path::Path, time::Duration};
 
 use ipnet::IpNet;
 
+pub use allot::{AllotError, own_addresses};
 pub use changes::changes_between;
+pub use clients::Clients;
+pub use edit::EditError;
 pub use keys::CREDENTIAL;
 pub use problem::{Problem, Problems};
+pub use unknown::nearest_name;
 
 use crate::noise::{PresharedKey, PrivateKey, PublicKey};
 
@@ -76,6 +83,8 @@ pub struct Interface {
     pub offload: bool,
     /// Data threads for each direction; absent ("auto"): as the machine has cores.
     pub workers: Option<NonZeroUsize>,
+    /// For the configurations that `vpnd add-peer` makes for clients.
+    pub clients: Clients,
 }
 
 /// `table = "auto" | "off" | number`, as in wg-quick.
@@ -127,6 +136,16 @@ pub enum EndpointName {
         /// UDP port.
         port: u16,
     },
+}
+
+impl std::fmt::Display for EndpointName {
+    /// As it is written.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Name { host, port } => write!(f, "{host}:{port}"),
+        }
+    }
 }
 
 /// Reads and checks a whole file. All problems are told, not just the first. `keys` is given each path as it

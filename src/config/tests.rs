@@ -195,7 +195,8 @@ fn an_unknown_key_is_refused_with_the_nearest() {
     refuses(
         &interface("colour = 1"),
         "peer.toml:3: interface.colour: found the unknown key \"colour\"; take it out; the keys here are name, \
-         private_key, private_key_file, listen_port, address, mtu, fwmark, table, offload, workers",
+         private_key, private_key_file, listen_port, address, mtu, fwmark, table, offload, workers, \
+         public_endpoint, client_allowed_ips, client_dns, client_mtu, client_keepalive, client_folder",
     );
 }
 
@@ -212,7 +213,7 @@ fn keys_of_wg_quick_that_vpnd_lacks_say_why() {
         assert!(problems[0].contains("vpnd runs no commands"), "{problems:?}");
     }
     let problems = told(&interface("save_config = true"));
-    assert!(problems[0].ends_with("take it out: vpnd never writes this file"), "{problems:?}");
+    assert!(problems[0].ends_with("take it out: a running vpnd never writes this file"), "{problems:?}");
 }
 
 #[test]

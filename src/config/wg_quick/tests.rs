@@ -95,7 +95,7 @@ allowed_ips = []
         [
             "line 9: DNS is not kept: vpnd leaves the resolver alone; `resolvectl dns DEVICE ADDRESS` sets it",
             &format!("line 10: PostUp is not kept: {commands}"),
-            "line 11: SaveConfig is not kept: vpnd never writes this file",
+            "line 11: SaveConfig is not kept: a running vpnd never writes this file",
             "line 16: AllowedIPs 10.0.0.2/24 became 10.0.0.0/24, which is what wg makes of it",
             "line 16: AllowedIPs 10.0.0.3/24 became 10.0.0.0/24, which is what wg makes of it",
             "line 16: AllowedIPs 10.0.0.0/24 stood there twice and is kept once",
