@@ -6,7 +6,7 @@ use std::{io, sync::Arc};
 use tokio::sync::{Notify, mpsc};
 use tracing::{debug, info, warn};
 
-use super::{DaemonError, Started, failed, lost, resolver::Resolver, say_ready, signals::Signals};
+use super::{DaemonError, Started, failed, resolver::Resolver, say_ready, signals::Signals};
 use crate::{
     control::{ControlServer, InterfaceStatus, Request, SetError},
     host::{Host, Mtus, NetworkChange},
@@ -88,7 +88,7 @@ impl<'a> Driver<'a> {
             let woken = tokio::select! {
                 signal = self.signals.stop() => Woken::Signal(signal),
                 fatal = self.plane.failed() => Woken::Failed(fatal.into()),
-                what = &mut lost_device => Woken::Failed(lost(&name, what)),
+                () = &mut lost_device => Woken::Failed(DaemonError::DeviceLost(name.clone())),
                 error = self.control.failed() => Woken::Failed(error.into()),
                 Some(request) = self.requests.recv() => Woken::Request(request),
                 () = self.resolver.resolved() => Woken::Resolved,
@@ -225,6 +225,7 @@ impl<'a> Driver<'a> {
             NetworkChange::RouteChanged(towards) => self.tunnel.forget_locals_towards(towards),
             NetworkChange::LinkChanged => self.tunnel.forget_locals(None),
             NetworkChange::Mtus(mtus) => return self.follow_mtus(&mtus),
+            NetworkChange::OwnLink(_) | NetworkChange::OwnLost => return,
         }
         self.resolver.network_changed();
     }

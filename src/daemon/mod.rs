@@ -25,7 +25,7 @@ use crate::{
     config::Config,
     control::{ControlError, ControlServer, Request},
     forward::{Forward, carrier::packets_of_a_send},
-    host::{Host, HostError, Lost, Plan},
+    host::{Host, HostError, Plan},
     plane::{Clock, Fatal, Offload, Plane, PlaneSettings, TunDevice, UdpSockets, Workers},
     sys,
     tunnel::{ChangeError, Timing, Tunnel},
@@ -76,14 +76,9 @@ pub enum DaemonError {
         /// What it is, and whose.
         holder: String,
     },
-    /// The device was deleted or set down by somebody else.
-    #[error("interface {name} was {what} from outside: the tunnel ends")]
-    DeviceLost {
-        /// Of the interface.
-        name: String,
-        /// "deleted" or "set down".
-        what: &'static str,
-    },
+    /// The device was deleted by somebody else, or moved to another namespace.
+    #[error("interface {0} was deleted from outside: the tunnel ends")]
+    DeviceLost(String),
     /// The data threads cannot go on.
     #[error(transparent)]
     Fatal(#[from] Fatal),
@@ -134,8 +129,8 @@ fn sweep_after_panic() {
 
 async fn run_until_stopped(config: Config, options: Options) -> Result<(), DaemonError> {
     let name = config.interface.name.clone();
-    let mut host = Host::open().await?;
-    let result = serve(config, &options, &mut host).await;
+    let host = Host::open().await?;
+    let result = serve(config, &options, &host).await;
     // The device is gone with the plane; what does not vanish with it goes here.
     let undone = host.undo().await;
     result?;
@@ -144,7 +139,7 @@ async fn run_until_stopped(config: Config, options: Options) -> Result<(), Daemo
     Ok(())
 }
 
-async fn serve(config: Config, options: &Options, host: &mut Host) -> Result<(), DaemonError> {
+async fn serve(config: Config, options: &Options, host: &Host) -> Result<(), DaemonError> {
     let mut signals = Signals::new()?;
     let started = tokio::select! {
         started = start(&config, options, host) => started?,
@@ -173,7 +168,7 @@ struct Started {
     wake: Arc<Notify>,
 }
 
-async fn start(config: &Config, options: &Options, host: &mut Host) -> Result<Started, DaemonError> {
+async fn start(config: &Config, options: &Options, host: &Host) -> Result<Started, DaemonError> {
     let name = config.interface.name.as_str();
     for what in host.sweep().await? {
         warn!(what, "removed what a killed daemon left behind");
@@ -247,14 +242,6 @@ fn say_ready(status: &str) {
 fn say_stopping() {
     // A manager that cannot be told sees us exit.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-}
-
-fn lost(name: &str, what: Lost) -> DaemonError {
-    let what = match what {
-        Lost::Deleted => "deleted",
-        Lost::Down => "set down",
-    };
-    DaemonError::DeviceLost { name: name.into(), what }
 }
 
 #[cfg(test)]
