@@ -14,6 +14,9 @@ pub(super) const INTERFACE: &[&str] = &[
     "table",
     "offload",
     "workers",
+    "socket_owner",
+    "socket_group",
+    "socket_mode",
 ];
 /// Keys of `[[peer]]`.
 pub(super) const PEER: &[&str] = &[

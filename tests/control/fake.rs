@@ -215,6 +215,7 @@ pub fn peer(id: u64, public_key: PublicKey) -> PeerStatus {
         label: format!("peer{id}"),
         preshared_key: None,
         endpoint: None,
+        set_endpoint: None,
         local: None,
         last_handshake: None,
         session_age: None,

@@ -297,6 +297,7 @@ fn peer_status(public_key: PublicKey) -> PeerStatus {
         label: String::new(),
         preshared_key: None,
         endpoint: None,
+        set_endpoint: None,
         local: None,
         last_handshake: None,
         session_age: None,
