@@ -242,7 +242,7 @@ fn applying_a_plan_twice_changes_nothing() {
         host.apply(&plan).await.expect("applied again");
         assert_as_before(&before);
         // Nor does a fresh connection that remembers nothing double anything.
-        let mut second = open().await;
+        let second = open().await;
         second.apply(&plan).await.expect("applied by another connection");
         assert_as_before(&before);
         second.undo().await.expect("undone");
@@ -666,8 +666,10 @@ fn what_somebody_else_removes_is_told_and_put_back_and_nothing_else_is_touched()
 
 /// The priority of our last rule.
 fn rule_of_ours(family: &str) -> u64 {
-    let ours = ip_json(&format!("{family} rule show")).into_iter().filter(|rule| rule["protocol"] == "118");
-    ours.last().expect("a rule of ours")["priority"].as_u64().expect("a number")
+    let rules = ip_json(&format!("{family} rule show"));
+    rules.iter().rfind(|rule| rule["protocol"] == "118").expect("a rule of ours")["priority"]
+        .as_u64()
+        .expect("a number")
 }
 
 #[test]

@@ -26,6 +26,15 @@ impl Config {
 /// The endpoint names that are followed.
 pub type Followed = HashMap<PublicKey, EndpointName>;
 
+/// Those that these peers have.
+pub fn followed(peers: &[Peer]) -> Followed {
+    let named = peers.iter().filter_map(|peer| match &peer.endpoint {
+        Some(name @ EndpointName::Name { .. }) => Some((peer.public_key, name.clone())),
+        _ => None,
+    });
+    named.collect()
+}
+
 /// What runs, as far as the tunnel and the resolver know it.
 #[derive(Clone, Copy)]
 pub struct Running<'a> {
@@ -45,7 +54,7 @@ pub enum Own<'a> {
 }
 
 /// A file without its secrets, to compare with what runs. What stands for a preshared key is its fingerprint.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Baseline {
     /// With a private key that is none.
     pub interface: Interface,

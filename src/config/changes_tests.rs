@@ -27,7 +27,7 @@ impl World {
         let forward = Forward::new(Box::new(|| {}));
         let rng = rand_chacha::ChaCha8Rng::from_seed([7; 32]);
         let tunnel = Tunnel::new(forward.clone(), Timing::default(), Box::new(rng));
-        let mut world = Self { forward, tunnel, followed: names(config) };
+        let mut world = Self { forward, tunnel, followed: followed(&config.peers) };
         world.apply(config.changes());
         world
     }
@@ -48,7 +48,7 @@ impl World {
         let (changes, words) = (difference.changes(), difference.applied());
         assert_eq!(difference.is_none(), words.is_empty());
         self.apply(changes);
-        self.followed = names(config);
+        self.followed = followed(&config.peers);
         words
     }
 
@@ -89,14 +89,6 @@ impl World {
         };
         addresses.iter().map(owner).collect()
     }
-}
-
-fn names(config: &Config) -> Followed {
-    let named = config.peers.iter().filter_map(|peer| match &peer.endpoint {
-        Some(name @ EndpointName::Name { .. }) => Some((peer.public_key, name.clone())),
-        _ => None,
-    });
-    named.collect()
 }
 
 proptest! {

@@ -29,7 +29,7 @@ use std::{net::SocketAddr, num::NonZeroUsize, path::Path};
 
 use ipnet::IpNet;
 
-pub use changes::{Baseline, Difference, Followed, Own, Running};
+pub use changes::{Baseline, Difference, Followed, Own, Running, followed};
 pub use keys::CREDENTIAL;
 pub use problem::{Problem, Problems};
 

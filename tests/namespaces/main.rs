@@ -27,6 +27,7 @@ mod padding;
 mod policy;
 mod refusals;
 mod relay;
+mod reload;
 mod roaming;
 mod secrets;
 mod sources;
