@@ -168,7 +168,9 @@ impl PresharedKey {
     }
     /// Tells whether two keys are the same, and not what they are.
     pub fn fingerprint(&self) -> [u8; 32] {
-        super::primitives::hash([b"vpnd preshared key", &self.0[..]])
+        let print = super::primitives::hash([b"vpnd preshared key", &self.0[..]]);
+        wipe_stack();
+        print
     }
     /// Its fingerprint in the place of a key.
     pub fn fingerprint_of(&self) -> Self {

@@ -7,6 +7,7 @@ mod battery;
 #[path = "../common/mod.rs"]
 mod common;
 mod cryptokey;
+mod drift;
 mod ecn;
 mod fairness;
 mod faults;

@@ -86,7 +86,7 @@ fn stranger(name: &str, allowed_ips: &[&str]) -> (PublicKey, String) {
 fn host_state(host: &Host) -> String {
     sh(
         host,
-        "ip -br addr show dev vpn0; ip -o link show vpn0 | grep -o 'mtu [0-9]*'; \
+        "ip -o addr show dev vpn0 | sed 's/^[0-9]*: *//; s/valid_lft.*//' | sort; ip -o link show vpn0 | grep -o 'mtu [0-9]*'; \
          (ip route show table all; ip -6 route show table all) | grep vpn0 | sort; \
          (ip rule; ip -6 rule) | sed 's/^[0-9]*://'",
     )
@@ -448,4 +448,116 @@ fn a_client_that_does_not_wait_for_its_answer_hurts_nobody() {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("an answer");
     assert!(answer.starts_with("HTTP/1.0 409"), "{answer}");
+}
+
+/// A file by chance: interface, and up to four peers that share out some prefixes.
+fn random_file(own: &PrivateKey, keys: &[PublicKey], dice: &mut impl FnMut(usize) -> usize) -> String {
+    let addresses = ["10.77.0.1/24", "10.78.0.1/24", "10.79.0.1/32", "fd77::1/64", "fd78::1/64"];
+    let prefixes = [
+        "10.77.0.2/32",
+        "10.78.0.0/24",
+        "10.1.0.0/16",
+        "10.1.2.0/24",
+        "10.2.0.0/16",
+        "0.0.0.0/0",
+        "::/0",
+        "fd77::2/128",
+        "fd78::/64",
+        "fd01::/16",
+    ];
+    let address: Vec<_> = addresses.iter().filter(|_| dice(2) == 0).collect();
+    let mut text = format!(
+        "[interface]\nname = \"{DEVICE}\"\nprivate_key = \"{}\"\naddress = {address:?}\nmtu = {}\nlisten_port = {}\n",
+        *own.to_base64(),
+        1280 + dice(3) * 70,
+        PORT + dice(3) as u16,
+    );
+    text += ["", "", "table = \"off\"\n", "table = 77\n"][dice(4)];
+    text += ["", "", "fwmark = 7\n"][dice(3)];
+    let owners: Vec<_> = prefixes.iter().map(|_| dice(6)).collect();
+    for (number, key) in keys.iter().enumerate() {
+        if dice(4) == 0 {
+            continue;
+        }
+        let own: Vec<_> =
+            prefixes.iter().zip(&owners).filter(|(_, owner)| **owner == number).map(|(p, _)| p).collect();
+        text += &format!("[[peer]]\npublic_key = \"{key}\"\nallowed_ips = {own:?}\n");
+        text += ["", &format!("name = \"peer{number}\"\n")][dice(2)];
+        text += ["", "endpoint = \"192.0.2.7:4711\"\n", "endpoint = \"203.0.113.9:1\"\n"][dice(3)];
+        text += &[
+            "".to_owned(),
+            format!("preshared_key = \"{}\"\n", *PresharedKey::new([number as u8 + 1; 32]).to_base64()),
+        ][dice(2)];
+        text += ["", "persistent_keepalive = 25\n"][dice(2)];
+    }
+    text
+}
+
+/// Whatever file follows on whatever other one: the host and `wg` show the same as if vpnd had started with it.
+#[test]
+fn a_file_reloaded_shows_the_same_as_started_fresh_and_back_again() {
+    if !need_root() {
+        return;
+    }
+    let [reloaded, fresh] =
+        ["reloaded", "fresh"].map(|name| Host::create(&format!("vpnd-{name}")).expect("a host"));
+    let own = PrivateKey::generate(&mut os_rng());
+    let keys: Vec<_> = (0..4).map(|_| PrivateKey::generate(&mut os_rng()).public_key()).collect();
+    let mut seed = [0; 8];
+    rand_chacha::rand_core::Rng::fill_bytes(&mut os_rng(), &mut seed);
+    let mut state = u64::from_le_bytes(seed);
+    let mut dice = |sides: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % sides
+    };
+    let seen = |host: &Host, daemon: &Daemon| {
+        let wg = |what: &str| {
+            crate::world::try_wg(host, &daemon.run_dir().join("wireguard"), &["show", DEVICE, what])
+        };
+        let sorted = |what: &str| {
+            let text = wg(what).expect("wg shows it");
+            let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
+            lines.sort();
+            lines.join("\n")
+        };
+        let all = [
+            "listen-port",
+            "fwmark",
+            "private-key",
+            "allowed-ips",
+            "endpoints",
+            "persistent-keepalive",
+            "preshared-keys",
+        ];
+        format!("{}\n{}", host_state(host), all.map(sorted).join("\n"))
+    };
+    let start = |host: &Host, toml: &str| {
+        let setup = Setup::new(VPND, as_in_matrix(toml));
+        Daemon::start(host, &setup).unwrap_or_else(|error| panic!("{toml}\n{error}"))
+    };
+    let files: Vec<_> = (0..6).map(|_| random_file(&own, &keys, &mut dice)).collect();
+    let expected = files.iter().map(|toml| {
+        let mut daemon = start(&fresh, toml);
+        let seen = seen(&fresh, &daemon);
+        daemon.stop().expect("it ends");
+        seen
+    });
+    let expected: Vec<_> = expected.collect();
+    let daemon = start(&reloaded, &files[0]);
+    for round in [0, 1, 2, 3, 4, 5, 4, 3, 2, 1, 0, 5, 2, 0] {
+        write_file(&daemon, &files[round]);
+        if let Err(why) = vpnd(&daemon, &reloaded, &["reload"]) {
+            panic!("seed {seed:?}, file {round}: {why}\n{}", files[round]);
+        }
+        let same = wait_until(SOON, || seen(&reloaded, &daemon) == expected[round]);
+        let shown = seen(&reloaded, &daemon);
+        assert!(
+            same,
+            "seed {seed:?}, file {round}\n{}\nshows\n{shown}\nfresh\n{}\n{}",
+            files[round],
+            expected[round],
+            daemon.log()
+        );
+    }
+    assert!(!daemon.log().contains("ERROR"), "{}", daemon.log());
 }
