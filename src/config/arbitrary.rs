@@ -47,7 +47,8 @@ fn interface() -> impl Strategy<Value = (usize, Interface)> {
         |(own, name, (listen_port, mtu, fwmark), address, table)| {
             let address = address.into_iter().map(|net| net.parse().unwrap()).collect();
             let private_key = PrivateKey::new([1; 32]);
-            let (offload, workers, clients) = (true, None, Clients::default());
+            let (offload, workers) = (true, None);
+            let (clients, sockets) = (Clients::default(), SocketAccess::default());
             let interface = Interface {
                 name,
                 private_key,
@@ -59,6 +60,7 @@ fn interface() -> impl Strategy<Value = (usize, Interface)> {
                 offload,
                 workers,
                 clients,
+                sockets,
             };
             (own, interface)
         },

@@ -27,13 +27,14 @@ mod clients;
 pub mod edit; // a file with one peer more, less, or altered
 #[cfg(test)]
 mod tests;
+mod words; // differences
 
 use std::{net::SocketAddr, num::NonZeroUsize, path::Path, time::Duration};
 
 use ipnet::IpNet;
 
 pub use allot::{AllotError, own_addresses};
-pub use changes::changes_between;
+pub use changes::{Baseline, Difference, Followed, Own, Running, followed};
 pub use clients::Clients;
 pub use edit::EditError;
 pub use keys::CREDENTIAL;
@@ -85,6 +86,25 @@ pub struct Interface {
     pub workers: Option<NonZeroUsize>,
     /// For the configurations that `vpnd add-peer` makes for clients.
     pub clients: Clients,
+    /// Who may speak to the control sockets.
+    pub sockets: SocketAccess,
+}
+
+/// `socket_owner`, `socket_group`, `socket_mode`: of both control sockets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SocketAccess {
+    /// Name or number of a user; absent: who runs the daemon.
+    pub owner: Option<String>,
+    /// Name or number of a group; absent: that of who runs the daemon.
+    pub group: Option<String>,
+    /// 0600, or 0660 where a group is named, if the file does not say it. Never anything for others.
+    pub mode: u32,
+}
+
+impl Default for SocketAccess {
+    fn default() -> Self {
+        Self { owner: None, group: None, mode: 0o600 }
+    }
 }
 
 /// `table = "auto" | "off" | number`, as in wg-quick.
@@ -136,16 +156,6 @@ pub enum EndpointName {
         /// UDP port.
         port: u16,
     },
-}
-
-impl std::fmt::Display for EndpointName {
-    /// As it is written.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Address(address) => address.fmt(f),
-            Self::Name { host, port } => write!(f, "{host}:{port}"),
-        }
-    }
 }
 
 /// Reads and checks a whole file. All problems are told, not just the first. `keys` is given each path as it

@@ -20,6 +20,9 @@ pub(super) const INTERFACE: &[&str] = &[
     "client_mtu",
     "client_keepalive",
     "client_folder",
+    "socket_owner",
+    "socket_group",
+    "socket_mode",
 ];
 /// Keys of `[[peer]]`.
 pub(super) const PEER: &[&str] = &[

@@ -32,6 +32,7 @@ fn config(address: &[&str], table: Table, peers: &[&[&str]]) -> Config {
             offload: true,
             workers: None,
             clients: crate::config::Clients::default(),
+            sockets: crate::config::SocketAccess::default(),
         },
         peers: peers.iter().map(peer).collect(),
     }

@@ -174,7 +174,9 @@ async fn a_daemon_that_has_gone_is_service_unavailable() {
     let (requests, gone) = tokio::sync::mpsc::channel(1);
     drop(gone);
     let _server =
-        vpnd::control::ControlServer::serve(NAME, run.path(), requests).await.expect("nobody is there");
+        vpnd::control::ControlServer::serve(NAME, run.path(), vpnd::control::Access::default(), requests)
+            .await
+            .expect("nobody is there");
     let socket = run.path().join("vpnd").join(format!("{NAME}.sock"));
     let mut stream = tokio::net::UnixStream::connect(socket).await.expect("it answers");
     stream.write_all(b"GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("it is read");

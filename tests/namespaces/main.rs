@@ -7,6 +7,7 @@ mod battery;
 #[path = "../common/mod.rs"]
 mod common;
 mod cryptokey;
+mod drift;
 mod ecn;
 mod fairness;
 mod faults;
@@ -28,6 +29,7 @@ mod people;
 mod policy;
 mod refusals;
 mod relay;
+mod reload;
 mod roaming;
 mod secrets;
 mod sources;
