@@ -47,7 +47,7 @@ fn interface() -> impl Strategy<Value = (usize, Interface)> {
         |(own, name, (listen_port, mtu, fwmark), address, table)| {
             let address = address.into_iter().map(|net| net.parse().unwrap()).collect();
             let private_key = PrivateKey::new([1; 32]);
-            let (offload, workers) = (true, None);
+            let (offload, workers, nice) = (true, None, None);
             let (clients, sockets) = (Clients::default(), SocketAccess::default());
             let interface = Interface {
                 name,
@@ -59,6 +59,7 @@ fn interface() -> impl Strategy<Value = (usize, Interface)> {
                 table,
                 offload,
                 workers,
+                nice,
                 clients,
                 sockets,
             };

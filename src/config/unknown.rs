@@ -14,6 +14,7 @@ pub(super) const INTERFACE: &[&str] = &[
     "table",
     "offload",
     "workers",
+    "nice",
     "public_endpoint",
     "client_allowed_ips",
     "client_dns",

@@ -31,6 +31,7 @@ fn config(address: &[&str], table: Table, peers: &[&[&str]]) -> Config {
             table,
             offload: true,
             workers: None,
+            nice: None,
             clients: crate::config::Clients::default(),
             sockets: crate::config::SocketAccess::default(),
         },
