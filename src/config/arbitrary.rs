@@ -47,7 +47,7 @@ fn interface() -> impl Strategy<Value = (usize, Interface)> {
         |(own, name, (listen_port, mtu, fwmark), address, table)| {
             let address = address.into_iter().map(|net| net.parse().unwrap()).collect();
             let private_key = PrivateKey::new([1; 32]);
-            let (offload, workers, sockets) = (true, None, SocketAccess::default());
+            let (offload, workers, nice, sockets) = (true, None, None, SocketAccess::default());
             let interface = Interface {
                 name,
                 private_key,
@@ -58,6 +58,7 @@ fn interface() -> impl Strategy<Value = (usize, Interface)> {
                 table,
                 offload,
                 workers,
+                nice,
                 sockets,
             };
             (own, interface)

@@ -14,6 +14,7 @@ pub(super) const INTERFACE: &[&str] = &[
     "table",
     "offload",
     "workers",
+    "nice",
     "socket_owner",
     "socket_group",
     "socket_mode",
