@@ -255,7 +255,7 @@ fn what_cannot_change_is_said_with_what_runs_and_what_would_do() {
     let sentences = old.cannot_become(&new);
     assert_eq!(
         sentences[0],
-        "interface.name: found vpn1, and vpn0 runs, which cannot change; restart vpnd, or write vpn0"
+        "interface.name: found vpn1, and vpn0 runs, which cannot change; restart vpnd, or put vpn0 back"
     );
     assert_eq!(sentences.len(), 3, "{sentences:?}");
     new.mtu = 1300;

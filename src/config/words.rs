@@ -52,15 +52,17 @@ impl Interface {
     pub fn cannot_become(&self, new: &Interface) -> Vec<String> {
         let offload = |on: bool| if on { "auto" } else { "off" };
         let workers = |interface: &Interface| interface.workers.map_or("auto".to_owned(), |n| n.to_string());
+        let nice = |interface: &Interface| interface.nice.map_or("absent".to_owned(), |n| n.to_string());
         let keys = [
             ("name", self.name.clone(), new.name.clone()),
             ("offload", offload(self.offload).to_owned(), offload(new.offload).to_owned()),
             ("workers", workers(self), workers(new)),
+            ("nice", nice(self), nice(new)),
         ];
         let differs = keys.into_iter().filter(|(_, now, to)| now != to);
         let sentence = |(key, now, to)| {
             format!(
-                "interface.{key}: found {to}, and {now} runs, which cannot change; restart vpnd, or write {now}"
+                "interface.{key}: found {to}, and {now} runs, which cannot change; restart vpnd, or put {now} back"
             )
         };
         differs.map(sentence).collect()

@@ -76,8 +76,8 @@ impl std::fmt::Display for Holder {
 fn remedy(what: &str, error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::PermissionDenied if what.contains("owner") => {
-            "; only root gives files away, and others to groups that they belong to (SupplementaryGroups= of a \
-             service): see socket_owner and socket_group"
+            "; only root gives files away, and others to groups that they belong to (a service needs \
+             SupplementaryGroups= and SystemCallFilter=@chown): see socket_owner and socket_group"
         }
         io::ErrorKind::PermissionDenied => "; run as root, or choose a run directory of your own",
         io::ErrorKind::ReadOnlyFilesystem => "; choose a run directory that can be written",
@@ -109,9 +109,14 @@ impl Access {
             fs::set_permissions(path, fs::Permissions::from_mode(bits))
                 .map_err(io_error("set the mode of", path))
         };
-        mode(self.mode & 0o600)?;
-        std::os::unix::fs::lchown(path, self.owner, self.group)
-            .map_err(io_error("change the owner of", path))?;
+        let now = fs::symlink_metadata(path).map_err(io_error("look at", path))?;
+        let (owner, group) =
+            (self.owner.filter(|uid| *uid != now.uid()), self.group.filter(|gid| *gid != now.gid()));
+        // A sandbox may forbid what is not needed.
+        if owner.or(group).is_some() {
+            mode(self.mode & 0o600)?;
+            std::os::unix::fs::lchown(path, owner, group).map_err(io_error("change the owner of", path))?;
+        }
         mode(self.mode)
     }
 }

@@ -167,7 +167,10 @@ impl<'a> Driver<'a> {
                 Woken::Request(request) => self.answer(request),
                 Woken::Resolved => self.apply_resolved(),
                 Woken::Network(change) => self.network_changed(change).await,
-                Woken::Reload => self.begin_reload(None, None),
+                Woken::Reload => {
+                    info!(signal = "SIGHUP", "reading the file again");
+                    self.begin_reload(None, None);
+                }
                 Woken::Read(read) => self.finish_reload(*read).await,
                 Woken::TrialOver => self.take_back().await,
                 Woken::Drift => self.mend().await,
@@ -372,19 +375,7 @@ impl<'a> Driver<'a> {
     /// What the host may refuse comes first, so that a port that is taken changes nothing.
     fn set(&mut self, changes: Vec<Change>) -> Result<(), SetError> {
         self.by_hand = true;
-        for change in &changes {
-            match *change {
-                Change::ListenPort(port) if port == self.plane.port() => {}
-                Change::ListenPort(port) => {
-                    self.plane.rebind(port, self.fwmark)?;
-                    self.port_chosen = port == 0;
-                    self.tunnel.forget_locals(None);
-                    info!(port = self.plane.port(), "listening on another UDP port");
-                }
-                Change::Fwmark(mark) => self.set_mark(mark)?,
-                _ => {}
-            }
-        }
+        self.set_carrier(&changes)?;
         let done = changes.into_iter().try_for_each(|change| self.change(change));
         self.tunnel.publish();
         Ok(done?)
@@ -402,24 +393,44 @@ impl<'a> Driver<'a> {
         }
     }
 
-    /// With a default route the rules let one mark alone pass by the tunnel; with another one the tunnel's own
-    /// packets would enter it. `wg syncconf` sends 0 where its file names none: that is no wish for another.
-    fn set_mark(&mut self, mark: u32) -> Result<(), SetError> {
-        let rules_let_pass = (!self.plan.rules.is_empty()).then(|| self.plan.fwmark.unwrap_or(0));
-        match rules_let_pass {
-            Some(own) if mark == 0 || mark == own => return Ok(()),
-            Some(own) => {
-                let (own, mark) = (format!("{own:#x}"), format!("{mark:#x}"));
-                warn!(own, mark, "the mark cannot change while a default route leads into the tunnel");
-                return Err(io::Error::from_raw_os_error(libc::EBUSY).into());
+    /// Port and mark, both or neither. Of several in one request the last one counts.
+    fn set_carrier(&mut self, changes: &[Change]) -> Result<(), SetError> {
+        let (mut port, mut mark) = (self.plane.port(), self.fwmark);
+        for change in changes {
+            match *change {
+                Change::ListenPort(wanted) => port = wanted,
+                Change::Fwmark(wanted) => mark = self.mark_for(wanted)?,
+                _ => {}
             }
-            None => {}
         }
-        self.plane.set_mark(mark)?;
+        let moves = port != self.plane.port();
+        if !moves && mark == self.fwmark {
+            return Ok(());
+        }
+        self.plane.rebind(port, mark)?;
+        if moves {
+            self.port_chosen = port == 0;
+            info!(port = self.plane.port(), "listening on another UDP port");
+        }
         self.resolver.set_mark(mark);
         self.fwmark = mark;
         self.tunnel.forget_locals(None); // the mark may lead another way, with another source
         Ok(())
+    }
+
+    /// With a default route the rules let one mark alone pass by the tunnel; with another one the tunnel's own
+    /// packets would enter it. `wg syncconf` sends 0 where its file names none: that is no wish for another.
+    fn mark_for(&self, mark: u32) -> Result<u32, SetError> {
+        let own = self.plan.fwmark.unwrap_or(0);
+        if self.plan.rules.is_empty() || mark == own {
+            return Ok(mark);
+        }
+        if mark == 0 {
+            return Ok(own);
+        }
+        let (own, mark) = (format!("{own:#x}"), format!("{mark:#x}"));
+        warn!(own, mark, "the mark cannot change while a default route leads into the tunnel");
+        Err(io::Error::from_raw_os_error(libc::EBUSY).into())
     }
 
     fn status(&self) -> InterfaceStatus {

@@ -141,10 +141,9 @@ fn what_is_set_over_the_control_socket_differs_from_the_file_until_a_reload() {
         format!("peer {name}: allowed_ips +10.5.0.0/16 -fd77::2/128"),
     ]);
     assert!(wait_until(SOON, || operation(left)["differs"] == expected), "{}", operation(left)["differs"]);
-    let page = left.host.command(env!("CARGO_BIN_EXE_vpnd")).and_then(|mut command| {
-        Ok(command.args(["status", DEVICE, "--run-dir"]).arg(left.daemon().run_dir()).output())
-    });
-    let page = page.expect("the namespace is open").expect("it can be started");
+    let mut command = left.host.command(env!("CARGO_BIN_EXE_vpnd")).expect("the namespace is open");
+    command.args(["status", DEVICE, "--run-dir"]).arg(left.daemon().run_dir());
+    let page = command.output().expect("it can be started");
     let page = String::from_utf8_lossy(&page.stdout).into_owned();
     assert!(
         page.contains("differs from the file") && page.contains("    listen_port 51820 → 4444"),
