@@ -97,20 +97,23 @@ AS_ELSEWHERE = SOURCE_DATE_EPOCH=$$(date -d "$$(sed -n 's/^ -- .*>  //p' packagi
 	RUSTFLAGS="--remap-path-prefix=$(CURDIR)=/vpnd --remap-path-prefix=$(CARGO_FOLDER)=/cargo" \
 	CFLAGS="-ffile-prefix-map=$(CURDIR)=/vpnd -ffile-prefix-map=$(CARGO_FOLDER)=/cargo" LC_ALL=C TZ=UTC
 DEB_REVISION ?= 1
-deb: tools-deb ## The Debian package, in target/debian
+# Not target/debian, which cargo-deb empties.
+DEB_FOLDER ?= target/deb
+deb: tools-deb ## The Debian package, in target/deb
 	$(AS_ELSEWHERE) cargo build --release --locked --bin vpnd
+	@mkdir -p $(DEB_FOLDER)
 	@rm -rf $(PACKAGE) && mkdir -p $(PACKAGE)/man
 	target/release/vpnd man $(PACKAGE)/man
 	for shell in bash zsh fish; do target/release/vpnd completions $$shell >$(PACKAGE)/vpnd.$$shell; done
-	$(AS_ELSEWHERE) $(PEERS)/bin/cargo-deb --no-build --locked --quiet --deb-revision $(DEB_REVISION)
+	$(AS_ELSEWHERE) $(PEERS)/bin/cargo-deb --no-build --locked --quiet --deb-revision $(DEB_REVISION) --output $(DEB_FOLDER)/
 
 test-deb: deb ## Installs, upgrades, removes and purges the package in a Debian of its own; lintian; as root, some minutes
 	@tests/setup/packages $(APT_TEST_DEB)
-	$(MAKE) --no-print-directory deb DEB_REVISION=2
-	tests/package/run target/debian
+	$(MAKE) --no-print-directory deb DEB_REVISION=2 DEB_FOLDER=target/package-test
+	tests/package/run target/deb target/package-test
 
 test-reproducible: deb ## Builds the package once more in another folder, and compares the bytes; another release build
-	tests/package/again "$$(echo target/debian/vpnd_*-$(DEB_REVISION)_*.deb)"
+	tests/package/again "$$(echo target/deb/vpnd_*-$(DEB_REVISION)_*.deb)"
 
 install: ## Binary, unit and sample files, below DESTDIR and PREFIX
 	cargo build --release --locked
