@@ -130,7 +130,7 @@ pub fn with_keys(
     Ok(splice(text, &changes))
 }
 
-/// Where the tables [[peer]] stand, in order: each from its header to the next one of any kind.
+/// Where the tables `[[peer]]` stand, in order: each from its header to the next one of any kind.
 fn peer_sections(text: &str) -> Result<Vec<(Range<usize>, Table)>, EditError> {
     let mut peers = Vec::new();
     for range in document::sections(text) {

@@ -1,4 +1,4 @@
-//! `vpnd add-peer`: keys, the next free addresses, a [[peer]] in the file, and what its client needs.
+//! `vpnd add-peer`: keys, the next free addresses, a `[[peer]]` in the file, and what its client needs.
 
 use std::{path::Path, process::ExitCode, time::Duration};
 

@@ -8,7 +8,7 @@ use crate::config::{Clients, EndpointName, Interface};
 /// MTU that is not worth telling: every client's own choice.
 const USUAL_MTU: u16 = 1420;
 
-/// What the client is told; each stands for the key of [interface] beside it.
+/// What the client is told; each stands for the key of `[interface]` beside it.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "What the client is told, instead of what [interface] says")]
 pub struct ClientArgs {

@@ -1,5 +1,5 @@
 //! `add-peer`, `remove-peer`, `rename-peer`, `qr`: people come and go by one command each. They alter the configuration
-//! ([`super::rewrite`]), have a running daemon read it ([`tell`]), and show what a client needs ([`client`], [`code`]).
+//! (`rewrite`), have a running daemon read it (`tell`), and show what a client needs (`client`, `code`).
 
 mod add;
 mod client;

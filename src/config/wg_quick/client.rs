@@ -1,4 +1,4 @@
-//! What a client is given: the other end of one [[peer]] as a wg-quick file, which phones read as a QR code.
+//! What a client is given: the other end of one `[[peer]]` as a wg-quick file, which phones read as a QR code.
 
 use std::path::Path;
 
