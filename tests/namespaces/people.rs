@@ -15,7 +15,7 @@ use vpnd::{
 
 use crate::{
     common::need_root,
-    world::{NodeFile, PORT, Running, attempt, cable, start_vpnd, wait_until},
+    world::{Node, NodeFile, PORT, Running, attempt, cable, start_vpnd, wait_until},
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -236,4 +236,25 @@ fn many_who_come_at_once_get_an_address_each_and_none_is_lost() {
     assert_eq!(addresses, (2..2 + MANY).map(|n| format!("10.77.0.{n}")).collect::<Vec<_>>());
     assert!(std::fs::read_to_string(&path).expect("text").starts_with(&file.toml()), "what was there stays");
     assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 1);
+}
+
+/// Nobody talks to the daemon, and nobody asks it: the moment alone wakes it.
+#[test]
+fn a_daemon_that_has_nothing_to_do_sees_a_moment_come() {
+    if !need_root() {
+        return;
+    }
+    let key = PrivateKey::generate(&mut os_rng()).public_key();
+    // After all that a new device is told by the kernel.
+    let moment = Duration::from_secs(wall().as_secs() + 6);
+    let expires = date::written(moment);
+    let node = Node::alone(
+        "moment",
+        "",
+        &format!("[[peer]]\nname = \"guest\"\npublic_key = \"{key}\"\nexpires = {expires}\n"),
+    );
+    assert!(wall() < moment, "it took too long to start");
+    assert!(!node.log().contains("expired"), "{}", node.log());
+    assert!(wait_until(PATIENCE, || node.log().contains("expired")), "{}", node.log());
+    assert!(wall() >= moment);
 }
