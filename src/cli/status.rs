@@ -10,6 +10,7 @@ use hyper::{body::Bytes, client::conn::http1, header::HOST};
 use hyper_util::rt::TokioIo;
 use tokio::{net::UnixStream, time::timeout};
 
+use crate::config::date;
 use crate::control::Operation;
 use crate::control::schema::{PeerReport, RefusalReport, StatusReport};
 use crate::forward::Refusal;
@@ -266,6 +267,9 @@ fn peer(page: &mut String, peer: &PeerReport, now: f64, paint: Paint) {
     let (received, sent) = (bytes(peer.rx_bytes), bytes(peer.tx_bytes));
     put(page, format_args!("  transfer      {received} received, {sent} sent"));
     put(page, format_args!("  allowed IPs   {}", prefixes(&peer.allowed_ips)));
+    if let Some(moment) = peer.expires.filter(|_| !peer.expired) {
+        put(page, format_args!("  expires       {}", moment_shown(moment)));
+    }
     if peer.persistent_keepalive != 0 {
         let every = count(peer.persistent_keepalive.into(), "second");
         put(page, format_args!("  keepalive     every {every}"));
@@ -278,6 +282,10 @@ fn put(page: &mut String, line: std::fmt::Arguments<'_>) {
 
 /// One word for how it stands, then why one may say so; where something can be done, what.
 fn state(peer: &PeerReport, now: f64, paint: Paint) -> String {
+    if let Some(moment) = peer.expires.filter(|_| peer.expired) {
+        let ago = ago(now - moment);
+        return format!("{} on {} ({ago}): not let in", paint.bad("expired"), moment_shown(moment));
+    }
     let handshake = peer.last_handshake.map(|at| format!("last handshake {}", ago(now - at)));
     let heard = peer.last_received_s.map(|seconds| format!(", last heard {}", ago(seconds)));
     let heard = heard.unwrap_or_default();
@@ -317,6 +325,10 @@ fn state(peer: &PeerReport, now: f64, paint: Paint) -> String {
         write!(state, "\n{pad}and do the firewalls on the way let UDP through?").expect("a string takes it");
     }
     state
+}
+
+fn moment_shown(unix_seconds: f64) -> String {
+    date::shown(Duration::try_from_secs_f64(unix_seconds).unwrap_or_default())
 }
 
 /// The first few: a peer may have 100,000.
@@ -386,6 +398,8 @@ mod tests {
             tx_packets: 1,
             allowed_ips: (0..10).map(|n| format!("10.0.{n}.0/24")).collect(),
             persistent_keepalive: 25,
+            expires: None,
+            expired: false,
             staged: 0,
             attempts: 0,
             untaken: 0,
