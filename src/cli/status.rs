@@ -204,6 +204,10 @@ fn operation(page: &mut String, operation: &Operation, paint: Paint) {
         );
         put(page, format_args!("  {}", paint.bad(text)));
     }
+    if let Some(why) = &operation.not_in_force {
+        let text = format!("the file, as it was reloaded last, is not in force: {}", printable(why));
+        put(page, format_args!("  {}", paint.bad(text)));
+    }
     if operation.link_down {
         put(
             page,
@@ -442,6 +446,37 @@ mod tests {
                     text: "something came once.".to_owned(),
                 },
             ],
+        }
+    }
+
+    #[test]
+    fn what_operators_and_other_programs_did_is_said_in_words_and_nothing_where_nothing_was() {
+        let nothing = page(&report(), Paint(false), false);
+        for word in ["differs", "trial", "put back", "set down", "in force", "again and again"] {
+            assert!(!nothing.contains(word), "{word}: {nothing}");
+        }
+        let operation = Operation {
+            differs: vec!["mtu 1420 → 1300".to_owned(), "peer a\u{1b}: added".to_owned()],
+            confirm_within_s: Some(1),
+            not_in_force: Some("peer.toml:3: found nothing".to_owned()),
+            link_down: true,
+            put_back: 2,
+            put_back_last: Some("add route 10.0.0.0/8 dev vpn0 table main".to_owned()),
+            contested: true,
+            ..Operation::default()
+        };
+        let text = page(&StatusReport { operation, ..report() }, Paint(false), false);
+        for line in [
+            "  on trial: taken back in 1 second, unless `vpnd confirm` follows",
+            "  the file, as it was reloaded last, is not in force: peer.toml:3: found nothing",
+            "  the device was set down from outside: it carries nothing",
+            "  another program removes or replaces addresses, routes or rules of ours again and again",
+            "  put back      2 things, last: add route 10.0.0.0/8 dev vpn0 table main",
+            "  differs from the file, as changed by hand (`vpnd reload` goes back to it):",
+            "    mtu 1420 → 1300",
+            "    peer a\u{fffd}: added",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }
     }
 
