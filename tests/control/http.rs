@@ -36,6 +36,7 @@ fn busy() -> Model {
     peer.session_age = Some(Duration::from_secs(179));
     (peer.rx_bytes, peer.tx_bytes, peer.rx_packets, peer.tx_packets) = (1, 2, 3, 4);
     (peer.persistent_keepalive, peer.staged, peer.attempts, peer.untaken) = (25, 5, 6, 7);
+    (peer.expires, peer.expired) = (Some(Duration::from_millis(1_798_761_600_500)), true);
     model.peers.push(peer);
     let mut stale = fake::peer(4, PublicKey([b'b'; 32]));
     stale.session_age = Some(Duration::from_secs(180));
@@ -80,7 +81,8 @@ async fn the_report_has_the_documented_fields() {
         "name": "laptop", "public_key": "YWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWE=", "preshared": true,
         "endpoint": "192.0.2.7:1000", "local": "192.0.2.1", "connected": true, "session_age_s": 179.0,
         "last_handshake": 1_699_999_999.5, "last_received_s": null, "rx_bytes": 1, "tx_bytes": 2, "rx_packets": 3,
-        "tx_packets": 4, "allowed_ips": ["10.0.0.0/8"], "persistent_keepalive": 25, "staged": 5, "attempts": 6,
+        "tx_packets": 4, "allowed_ips": ["10.0.0.0/8"], "persistent_keepalive": 25, "expires": 1798761600.5,
+        "expired": true, "staged": 5, "attempts": 6,
         "untaken": 7,
     });
     assert_eq!(report["peers"][0], expected);
