@@ -95,7 +95,7 @@ fn run_daemon(args: DaemonArgs) -> ExitCode {
         }
     };
     let rekey_after = args.rekey_after.map_or(REKEY_AFTER_TIME, Duration::from_secs);
-    let options = Options { run_dir: args.run_dir, timing: Timing { rekey_after } };
+    let options = Options { run_dir: args.run_dir, timing: Timing { rekey_after }, journal: false };
     match daemon::run(config, options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

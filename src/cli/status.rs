@@ -321,7 +321,7 @@ fn printable(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::control::schema::EvidenceReport;
-    use crate::control::{ControlServer, InterfaceStatus, Request};
+    use crate::control::{ControlServer, InterfaceStatus, Request, events::Events};
 
     fn report() -> StatusReport {
         let peer = PeerReport {
@@ -331,6 +331,7 @@ mod tests {
             endpoint: Some("192.0.2.7:51820".parse().expect("an address")),
             local: None,
             connected: true,
+            connected_since: Some(125.0),
             session_age_s: Some(1.0),
             last_handshake: Some(1000.0),
             last_received_s: Some(3.0),
@@ -518,7 +519,9 @@ what was left out
     #[tokio::test]
     async fn a_running_daemon_is_found_and_asked() {
         let run = tempfile::tempdir().expect("a run directory");
-        let _server = ControlServer::serve("vpn7", run.path(), daemon()).await.expect("nobody is there");
+        let _server = ControlServer::serve("vpn7", run.path(), daemon(), Events::new("vpn7"))
+            .await
+            .expect("nobody is there");
         let found = sockets(&run.path().join("vpnd")).expect("the folder can be read");
         let [socket] = &found[..] else { panic!("{found:?}") };
         let json = fetch(socket).await.expect("an answer");
@@ -550,7 +553,9 @@ what was left out
         let run = tempfile::tempdir().expect("a run directory");
         let (asker, gone) = tokio::sync::mpsc::channel(1);
         drop(gone);
-        let _server = ControlServer::serve("vpn0", run.path(), asker).await.expect("nobody is there");
+        let _server = ControlServer::serve("vpn0", run.path(), asker, Events::new("vpn0"))
+            .await
+            .expect("nobody is there");
         let args = Args { name: Some("vpn0".to_owned()), json: false, run_dir: run.path().to_owned() };
         let error = show(&args).await.expect_err("the daemon is gone").to_string();
         assert!(error.contains("the daemon is stopping"), "{error}");

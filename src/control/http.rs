@@ -10,8 +10,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{net::UnixStream, sync::mpsc, time::timeout};
 use tracing::debug;
 
-use super::Request;
 use super::schema::StatusReport;
+use super::{Request, events::Events};
 
 /// A request's head takes at most this long …
 const HEAD: Duration = Duration::from_secs(5);
@@ -21,7 +21,7 @@ const HEAD_BYTES: usize = 16 * 1024;
 const WHOLE: Duration = Duration::from_secs(30);
 
 /// Answers one request and closes.
-pub(super) async fn answer(stream: UnixStream, requests: mpsc::Sender<Request>) {
+pub(super) async fn answer(stream: UnixStream, requests: mpsc::Sender<Request>, _events: Events) {
     let service = service_fn(|request| {
         let requests = requests.clone();
         async move { Ok::<_, Infallible>(route(request, &requests).await) }

@@ -7,6 +7,7 @@
 //! ```
 
 mod conversation;
+pub mod events;
 mod explain;
 mod http;
 mod lines;

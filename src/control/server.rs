@@ -8,7 +8,7 @@ use tokio::task::{JoinError, JoinSet};
 
 use super::lines::Budget;
 use super::sockets::{SocketFile, listen};
-use super::{ControlError, Request, conversation, http};
+use super::{ControlError, Request, conversation, events::Events, http};
 
 /// Clients of one socket at the same time; further ones wait in the kernel's backlog.
 const CLIENTS: usize = 16;
@@ -28,6 +28,7 @@ impl ControlServer {
         name: &str,
         run_dir: &Path,
         requests: mpsc::Sender<Request>,
+        events: Events,
     ) -> Result<ControlServer, ControlError> {
         let (wg, wg_file) = listen(&run_dir.join("wireguard"), name).await?;
         let (web, web_file) = listen(&run_dir.join("vpnd"), name).await?;
@@ -37,7 +38,9 @@ impl ControlServer {
         loops.spawn(accept(wg, paths[0].clone(), move |stream| {
             conversation::converse(stream, asker.clone(), budget.clone())
         }));
-        loops.spawn(accept(web, paths[1].clone(), move |stream| http::answer(stream, requests.clone())));
+        loops.spawn(accept(web, paths[1].clone(), move |stream| {
+            http::answer(stream, requests.clone(), events.clone())
+        }));
         Ok(ControlServer { loops, _files: [wg_file, web_file], paths })
     }
 

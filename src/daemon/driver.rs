@@ -6,9 +6,11 @@ use std::{io, sync::Arc};
 use tokio::sync::{Notify, mpsc};
 use tracing::{debug, info, warn};
 
-use super::{DaemonError, Started, failed, lost, resolver::Resolver, say_ready, signals::Signals};
+use super::{
+    DaemonError, Started, events::Events, failed, lost, resolver::Resolver, say_ready, signals::Signals,
+};
 use crate::{
-    control::{ControlServer, InterfaceStatus, Request, SetError},
+    control::{ControlServer, InterfaceStatus, Request, SetError, events::What},
     host::{Host, Mtus, NetworkChange},
     plane::{Clock, Plane, PlaneSettings, udp::Sent},
     sys::timer::BootTimer,
@@ -34,6 +36,7 @@ pub(super) struct Driver<'a> {
     wake: Arc<Notify>,
     timer: BootTimer,
     clock: Clock,
+    events: Events,
 }
 
 /// What ended one wait.
@@ -55,7 +58,7 @@ impl<'a> Driver<'a> {
         signals: Signals,
     ) -> Result<Self, DaemonError> {
         let timer = BootTimer::new().map_err(failed("make a timer on CLOCK_BOOTTIME"))?;
-        let Started { plan, tunnel, plane, control, requests, resolver, wake } = started;
+        let Started { plan, tunnel, plane, control, requests, resolver, wake, events } = started;
         let fwmark = plan.fwmark.unwrap_or(0);
         Ok(Self {
             name,
@@ -72,6 +75,7 @@ impl<'a> Driver<'a> {
             wake,
             timer,
             clock: Clock,
+            events,
         })
     }
 
@@ -94,14 +98,18 @@ impl<'a> Driver<'a> {
                 () = self.resolver.resolved() => Woken::Resolved,
                 change = self.host.network_changed() => Woken::Network(change),
                 _ = self.timer.fired() => Woken::Timer,
+                () = self.events.due() => Woken::Timer,
                 () = self.wake.notified() => Woken::Queue,
             };
             match woken {
                 Woken::Signal(name) => {
-                    info!(signal = name, "stopping");
+                    self.events.record(None, What::Stopping { why: name.to_owned() });
                     return Ok(());
                 }
-                Woken::Failed(error) => return Err(error),
+                Woken::Failed(error) => {
+                    self.events.record(None, What::Stopping { why: error.to_string() });
+                    return Err(error);
+                }
                 Woken::Request(request) => self.answer(request),
                 Woken::Resolved => self.apply_resolved(),
                 Woken::Network(change) => self.network_changed(change),
@@ -145,6 +153,7 @@ impl<'a> Driver<'a> {
         }
         self.tunnel.expire(self.clock.now());
         self.drain();
+        self.events.look_at_refusals(&self.tunnel);
     }
 
     fn drain(&mut self) {
@@ -170,42 +179,18 @@ impl<'a> Driver<'a> {
     }
 
     fn happened(&mut self, event: Event) {
+        self.events.tunnel(&event);
         match event {
-            Event::Connected { key, label, from, initiator, first, .. } => {
-                if first {
-                    info!(peer = label, endpoint = %from, "connected");
-                } else {
-                    debug!(peer = label, endpoint = %from, initiator, "session renewed");
-                }
-                self.resolver.answered_from(&key, from);
-            }
-            Event::Roamed { key, label, from, to, .. } => {
-                self.resolver.answered_from(&key, to);
-                match from {
-                    Some(from) => info!(peer = label, %from, %to, "roamed"),
-                    None => debug!(peer = label, endpoint = %to, "heard from for the first time"),
-                }
-            }
-            Event::Unanswered { key, label, attempts, .. } => {
-                debug!(peer = label, attempts, "an initiation went unanswered");
-                if attempts == 3 {
-                    warn!(
-                        peer = label,
-                        "handshakes go unanswered: nobody listens at the endpoint, a firewall drops UDP, or the keys do not match"
-                    );
-                }
+            Event::Connected { key, from, .. } => self.resolver.answered_from(&key, from),
+            Event::Roamed { key, to, .. } => self.resolver.answered_from(&key, to),
+            Event::Unanswered { key, .. } => {
                 self.resolver.unanswered(&key);
                 self.apply_resolved();
             }
-            Event::GivenUp { label, .. } => {
-                warn!(peer = label, "handshake given up after 90 s without an answer")
-            }
-            Event::Silent { label, .. } => info!(peer = label, "silent: its last session has expired"),
-            Event::PrefixMoved { prefix, from, to } => {
-                warn!(%prefix, from = from.short(), to = to.short(), "allowed IP moved to another peer");
-            }
-            Event::UnderLoad(true) => warn!("under load: handshakes must show a cookie"),
-            Event::UnderLoad(false) => info!("no longer under load"),
+            Event::GivenUp { .. }
+            | Event::Silent { .. }
+            | Event::PrefixMoved { .. }
+            | Event::UnderLoad(_) => {}
         }
     }
 

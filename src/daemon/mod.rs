@@ -6,7 +6,9 @@
 
 mod dns; // a name asked past the tunnel
 mod driver; // the loop, once all stands
+mod events; // what happened: log, ring, hooks
 mod names; // what is known of an endpoint's name
+mod refused; // counts of refusals become events
 mod resolver; // endpoint names, beside the loop
 mod signals;
 
@@ -23,7 +25,7 @@ use tracing::{info, warn};
 
 use crate::{
     config::Config,
-    control::{ControlError, ControlServer, Request},
+    control::{self, ControlError, ControlServer, Request, events::What},
     forward::{Forward, carrier::packets_of_a_send},
     host::{Host, HostError, Lost, Plan},
     plane::{Clock, Fatal, Offload, Plane, PlaneSettings, TunDevice, UdpSockets, Workers},
@@ -32,6 +34,7 @@ use crate::{
 };
 
 use driver::Driver;
+use events::Events;
 use resolver::Resolver;
 use signals::Signals;
 
@@ -46,6 +49,8 @@ pub struct Options {
     pub run_dir: PathBuf,
     /// The protocol's, but for tests.
     pub timing: Timing,
+    /// The log goes to the journal: with all fields of each event.
+    pub journal: bool,
 }
 
 /// Why the daemon did not start, or ended.
@@ -171,6 +176,7 @@ struct Started {
     requests: mpsc::Receiver<Request>,
     resolver: Resolver,
     wake: Arc<Notify>,
+    events: Events,
 }
 
 async fn start(config: &Config, options: &Options, host: &mut Host) -> Result<Started, DaemonError> {
@@ -179,7 +185,8 @@ async fn start(config: &Config, options: &Options, host: &mut Host) -> Result<St
         warn!(what, "removed what a killed daemon left behind");
     }
     let (request_sender, requests) = mpsc::channel(16);
-    let control = ControlServer::serve(name, &options.run_dir, request_sender).await?;
+    let told = control::events::Events::new(name);
+    let control = ControlServer::serve(name, &options.run_dir, request_sender, told.clone()).await?;
     if let Some(holder) = host.device_exists(name).await? {
         return Err(DaemonError::NameTaken { name: name.into(), holder });
     }
@@ -210,9 +217,12 @@ async fn start(config: &Config, options: &Options, host: &mut Host) -> Result<St
         peers = config.peers.len(),
         mtu = config.interface.mtu,
         public_key = %config.interface.private_key.public_key(),
+        event = options.journal.then_some("started"),
         "up"
     );
-    Ok(Started { plan, tunnel, plane, control, requests, resolver, wake })
+    let mut events = Events::new(told, options.journal);
+    events.record(None, What::Started { port, peers: config.peers.len() });
+    Ok(Started { plan, tunnel, plane, control, requests, resolver, wake, events })
 }
 
 fn open_sockets(config: &Config, fwmark: Option<u32>) -> Result<UdpSockets, DaemonError> {

@@ -264,6 +264,11 @@ impl Tunnel {
         self.peers.id(key)
     }
 
+    /// A peer's key and name.
+    pub fn peer_name(&self, id: PeerId) -> Option<(PublicKey, String)> {
+        self.peers.of(id).map(|peer| (peer.shared.public_key, peer.label()))
+    }
+
     /// Counts what is refused, with its evidence.
     fn refuse(&self, what: Refusal, evidence: Evidence) {
         tracing::trace!(reason = what.name(), from = ?evidence.from, peer = ?evidence.peer, "refused");

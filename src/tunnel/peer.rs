@@ -37,6 +37,8 @@ pub(super) struct PeerState {
     pub(super) told_endpoint: Option<SocketAddr>,
     /// Wall time of the last completed handshake.
     pub(super) last_handshake: Option<Duration>,
+    /// Wall time of the handshake that ended the last time without a session.
+    pub(super) connected_since: Option<Duration>,
 }
 
 /// What a peer's handshakes stand at.
@@ -92,6 +94,7 @@ impl PeerState {
             keypairs: Keypairs::default(),
             told_endpoint: None,
             last_handshake: None,
+            connected_since: None,
         }
     }
 

@@ -44,6 +44,8 @@ pub struct PeerStatus {
     pub local: Option<std::net::IpAddr>,
     /// Wall time (since the epoch) of the last completed handshake.
     pub last_handshake: Option<Duration>,
+    /// Wall time since which it had a session without a break; none: it has none that lives.
+    pub connected_since: Option<Duration>,
     /// Age of the session that we seal with, if it lives.
     pub session_age: Option<Duration>,
     /// Since the last authentic packet from it.
@@ -93,6 +95,7 @@ impl PeerState {
         let number = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let received = Some(number(&activity.received)).filter(|&received| received != 0);
         let age = self.keypairs.current().map(|session| now.since(session.start().birth));
+        let age = age.filter(|&age| age < REJECT_AFTER_TIME);
         PeerStatus {
             id: shared.id,
             public_key: shared.public_key,
@@ -101,7 +104,8 @@ impl PeerState {
             endpoint: endpoint.map(|endpoint| endpoint.remote),
             local: endpoint.and_then(|endpoint| endpoint.local).map(|local| local.address),
             last_handshake: self.last_handshake,
-            session_age: age.filter(|&age| age < REJECT_AFTER_TIME),
+            connected_since: self.connected_since.filter(|_| age.is_some()),
+            session_age: age,
             last_received: received.map(|received| now.since(Time(received))),
             rx_bytes: number(&activity.rx_bytes),
             tx_bytes: number(&activity.tx_bytes),

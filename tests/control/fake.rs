@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
+use vpnd::control::events::Events;
 use vpnd::control::{ControlServer, InterfaceStatus, Request, SetError};
 use vpnd::forward::{Evidence, PeerId, Refusal, Time};
 use vpnd::noise::{PrivateKey, PublicKey};
@@ -34,8 +35,9 @@ impl Fake {
 
     pub async fn start_with(model: Model) -> Self {
         let run = tempfile::tempdir().expect("a run directory");
-        let server =
-            ControlServer::serve(NAME, run.path(), daemon(model)).await.expect("nobody is there yet");
+        let server = ControlServer::serve(NAME, run.path(), daemon(model), Events::new(NAME))
+            .await
+            .expect("nobody is there yet");
         Self { run, server }
     }
 
@@ -217,6 +219,7 @@ pub fn peer(id: u64, public_key: PublicKey) -> PeerStatus {
         endpoint: None,
         local: None,
         last_handshake: None,
+        connected_since: None,
         session_age: None,
         last_received: None,
         rx_bytes: 0,

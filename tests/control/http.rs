@@ -34,6 +34,7 @@ fn busy() -> Model {
     peer.preshared_key = Some(PresharedKey::new([b's'; 32]));
     peer.last_handshake = Some(Duration::from_millis(1_699_999_999_500));
     peer.session_age = Some(Duration::from_secs(179));
+    peer.connected_since = Some(Duration::from_secs(1_699_999_000));
     (peer.rx_bytes, peer.tx_bytes, peer.rx_packets, peer.tx_packets) = (1, 2, 3, 4);
     (peer.persistent_keepalive, peer.staged, peer.attempts, peer.untaken) = (25, 5, 6, 7);
     model.peers.push(peer);
@@ -78,7 +79,7 @@ async fn the_report_has_the_documented_fields() {
     }
     let expected = json!({
         "name": "laptop", "public_key": "YWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWE=", "preshared": true,
-        "endpoint": "192.0.2.7:1000", "local": "192.0.2.1", "connected": true, "session_age_s": 179.0,
+        "endpoint": "192.0.2.7:1000", "local": "192.0.2.1", "connected": true, "connected_since": 1_699_999_000.0, "session_age_s": 179.0,
         "last_handshake": 1_699_999_999.5, "last_received_s": null, "rx_bytes": 1, "tx_bytes": 2, "rx_packets": 3,
         "tx_packets": 4, "allowed_ips": ["10.0.0.0/8"], "persistent_keepalive": 25, "staged": 5, "attempts": 6,
         "untaken": 7,
@@ -173,8 +174,14 @@ async fn a_daemon_that_has_gone_is_service_unavailable() {
     let run = tempfile::tempdir().expect("a run directory");
     let (requests, gone) = tokio::sync::mpsc::channel(1);
     drop(gone);
-    let _server =
-        vpnd::control::ControlServer::serve(NAME, run.path(), requests).await.expect("nobody is there");
+    let _server = vpnd::control::ControlServer::serve(
+        NAME,
+        run.path(),
+        requests,
+        vpnd::control::events::Events::new(NAME),
+    )
+    .await
+    .expect("nobody is there");
     let socket = run.path().join("vpnd").join(format!("{NAME}.sock"));
     let mut stream = tokio::net::UnixStream::connect(socket).await.expect("it answers");
     stream.write_all(b"GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("it is read");

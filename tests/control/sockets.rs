@@ -4,12 +4,13 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 
+use vpnd::control::events::Events;
 use vpnd::control::{ControlError, ControlServer, Holder};
 
 use super::fake::{Fake, Model, NAME, daemon};
 
 async fn serve(run: &Path, name: &str) -> Result<ControlServer, ControlError> {
-    ControlServer::serve(name, run, daemon(Model::default())).await
+    ControlServer::serve(name, run, daemon(Model::default()), Events::new(name)).await
 }
 
 async fn failure(run: &Path, name: &str) -> ControlError {

@@ -299,6 +299,7 @@ fn peer_status(public_key: PublicKey) -> PeerStatus {
         endpoint: None,
         local: None,
         last_handshake: None,
+        connected_since: None,
         session_age: None,
         last_received: None,
         rx_bytes: 0,
