@@ -1,6 +1,10 @@
 //! `[interface]`.
 
-use std::{collections::HashSet, net::IpAddr, num::NonZeroUsize};
+use std::{
+    collections::HashSet,
+    net::{IpAddr, SocketAddr},
+    num::NonZeroUsize,
+};
 
 use ipnet::IpNet;
 
@@ -39,6 +43,7 @@ pub(super) struct Draft {
     pub(super) table: Table,
     pub(super) offload: bool,
     pub(super) workers: Option<NonZeroUsize>,
+    pub(super) metrics_listen: Option<SocketAddr>,
 }
 
 impl Draft {
@@ -54,6 +59,7 @@ impl Draft {
             table: table(&mut fields, report),
             offload: offload(&mut fields, report),
             workers: workers(&mut fields, report),
+            metrics_listen: metrics_listen(&mut fields, report),
         };
         let subject = fields.subject.clone();
         for Found { at, value } in fields.left_over() {
@@ -86,6 +92,7 @@ impl Draft {
             table: self.table,
             offload: self.offload,
             workers: self.workers,
+            metrics_listen: self.metrics_listen,
         })
     }
 }
@@ -184,4 +191,18 @@ fn workers(fields: &mut Fields<'_>, report: &mut Report<'_>) -> Option<NonZeroUs
     let remedy = "write \"auto\", or how many threads each direction has: 1 to 64";
     let workers = fields.number(report, "workers", 0..=WORKERS_MAX, word, remedy)?;
     usize::try_from(workers.value).ok().and_then(NonZeroUsize::new)
+}
+
+/// An address and a port: names resolve to too much.
+fn metrics_listen(fields: &mut Fields<'_>, report: &mut Report<'_>) -> Option<SocketAddr> {
+    const KEY: &str = "metrics_listen";
+    let Found { at, value } = fields.text(report, KEY, "127.0.0.1:9586")?;
+    match value.parse::<SocketAddr>() {
+        Ok(address) if address.port() != 0 => Some(address),
+        _ => {
+            let remedy = "write an address and a port, such as \"127.0.0.1:9586\" or \"[::1]:9586\"";
+            fields.refuse(report, at, KEY, Flaw::new(format!("{value:?}"), remedy));
+            None
+        }
+    }
 }

@@ -11,6 +11,7 @@ mod report;
 mod secrecy;
 
 mod fields;
+pub mod hook;
 mod interface;
 mod keys;
 mod peer;
@@ -29,6 +30,7 @@ use std::{net::SocketAddr, num::NonZeroUsize, path::Path};
 use ipnet::IpNet;
 
 pub use changes::changes_between;
+pub use hook::Hook;
 pub use keys::CREDENTIAL;
 pub use problem::{Problem, Problems};
 
@@ -52,6 +54,8 @@ pub struct Config {
     pub interface: Interface,
     /// `[[peer]]`, in order.
     pub peers: Vec<Peer>,
+    /// `[[hook]]`, in order.
+    pub hooks: Vec<Hook>,
 }
 
 /// `[interface]`.
@@ -75,6 +79,8 @@ pub struct Interface {
     pub offload: bool,
     /// Data threads for each direction; absent ("auto"): as the machine has cores.
     pub workers: Option<NonZeroUsize>,
+    /// Where metrics are served over TCP; absent: nowhere.
+    pub metrics_listen: Option<SocketAddr>,
 }
 
 /// `table = "auto" | "off" | number`, as in wg-quick.

@@ -2,8 +2,10 @@
 //! works; `/run/vpnd/NAME.sock` speaks HTTP with JSON. Both turn bytes into a [`Request`] for the daemon.
 //!
 //! ```text
-//! wg ─── sockets ─── server ─┬─ conversation ─ lines ─ uapi ─┬─ Request ─── the daemon
-//! vpnd status ───────────────┴─ http ─ schema ─ explain ─────┘
+//! wg ─── sockets ─── server ─┬─ conversation ─ lines ─ uapi ────────┬─ Request ─── the daemon
+//! vpnd status ───────────────┼─ http ─┬─ schema ─ explain, samples ─┤
+//! Prometheus ─────── scrape ─┘        ├─ metrics ───────────────────┘
+//! vpnd events ───────────────── http ─┴─ events ◄──────────────────── the daemon
 //! ```
 
 mod conversation;
@@ -11,13 +13,17 @@ pub mod events;
 mod explain;
 mod http;
 mod lines;
+mod metrics;
+mod query;
 pub mod request;
+pub mod samples;
 pub mod schema;
+mod scrape;
 mod server;
 mod sockets;
 pub mod uapi;
 
-pub use request::{InterfaceStatus, Request, SetError};
+pub use request::{InterfaceSample, InterfaceStatus, Request, SetError};
 pub use server::ControlServer;
 pub use sockets::{ControlError, Holder};
 
@@ -26,4 +32,14 @@ async fn status(requests: &tokio::sync::mpsc::Sender<Request>) -> Option<Interfa
     let (answer, status) = tokio::sync::oneshot::channel();
     requests.send(Request::Get(answer)).await.ok()?;
     status.await.ok()
+}
+
+/// Asks the daemon for the figures; `None` if it is gone.
+async fn sample(
+    requests: &tokio::sync::mpsc::Sender<Request>,
+    known: Option<(crate::forward::Time, u64)>,
+) -> Option<InterfaceSample> {
+    let (answer, sample) = tokio::sync::oneshot::channel();
+    requests.send(Request::Sample(known, answer)).await.ok()?;
+    sample.await.ok()
 }

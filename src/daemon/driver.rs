@@ -10,7 +10,10 @@ use super::{
     DaemonError, Started, events::Events, failed, lost, resolver::Resolver, say_ready, signals::Signals,
 };
 use crate::{
-    control::{ControlServer, InterfaceStatus, Request, SetError, events::What},
+    control::{
+        ControlServer, InterfaceSample, InterfaceStatus, Request, SetError,
+        events::{About, What},
+    },
     host::{Host, Mtus, NetworkChange},
     plane::{Clock, Plane, PlaneSettings, udp::Sent},
     sys::timer::BootTimer,
@@ -98,7 +101,7 @@ impl<'a> Driver<'a> {
                 () = self.resolver.resolved() => Woken::Resolved,
                 change = self.host.network_changed() => Woken::Network(change),
                 _ = self.timer.fired() => Woken::Timer,
-                () = self.events.due() => Woken::Timer,
+                due = self.events.due() => due.map_or_else(Woken::Failed, |()| Woken::Timer),
                 () = self.wake.notified() => Woken::Queue,
             };
             match woken {
@@ -234,6 +237,25 @@ impl<'a> Driver<'a> {
         match request {
             Request::Get(reply) => {
                 let _ = reply.send(self.status());
+            }
+            Request::Peer(about, reply) => {
+                let key = match about {
+                    About::Key(key) => Some(key),
+                    About::Name(name) => self.tunnel.key_of(&name),
+                };
+                let now = self.clock.now();
+                let _ = reply.send(key.and_then(|key| self.tunnel.peer_status(&key, now)));
+            }
+            Request::Sample(known, reply) => {
+                let now = self.clock.now();
+                self.plane.count_drops();
+                let _ = reply.send(InterfaceSample {
+                    name: self.name.clone(),
+                    listen_port: self.plane.port(),
+                    tunnel: self.tunnel.sample(known, now),
+                    now: now.wall,
+                    boot: now.boot,
+                });
             }
             Request::Set(changes, reply) => {
                 let _ = reply.send(self.set(changes));

@@ -1,13 +1,14 @@
 //! What happened, once, for everybody: the log, the ring that `vpnd events` reads, and the hooks.
 //! Whoever has something to tell calls [`Events::record`].
 
-use std::net::SocketAddr;
+use std::{io, net::SocketAddr};
 
 use tokio::time::Instant;
 use tracing::field::display;
 
-use super::refused::Watch;
+use super::{DaemonError, hooks::Hooks, refused::Watch};
 use crate::{
+    config::Hook,
     control::events::{self, EventReport, What, Who},
     plane::Clock,
     tunnel::{Event, Tunnel},
@@ -18,14 +19,15 @@ pub(super) struct Events {
     told: events::Events,
     /// The log goes to the journal, which wants every field; lines for people have the sentence and the peer.
     fields: bool,
+    hooks: Option<Hooks>,
     refused: Watch,
     clock: Clock,
 }
 
 impl Events {
     /// `told`: what the control socket reads from.
-    pub(super) fn new(told: events::Events, fields: bool) -> Self {
-        Self { told, fields, refused: Watch::new(), clock: Clock }
+    pub(super) fn new(told: events::Events, hooks: Option<Hooks>, fields: bool) -> Self {
+        Self { told, fields, hooks, refused: Watch::new(), clock: Clock }
     }
 
     /// Something happened, now; `who`: the peer that it is about.
@@ -33,6 +35,16 @@ impl Events {
         let time = self.clock.now().wall.as_secs_f64();
         let event = self.told.record(time, who.as_ref(), what);
         self.log(&event);
+        if let Some(hooks) = &mut self.hooks {
+            hooks.happened(&event);
+        }
+    }
+
+    /// Other commands from now on; those that run are killed.
+    #[allow(dead_code)] // for a reload
+    pub(super) fn set_hooks(&mut self, hooks: &[Hook]) -> io::Result<()> {
+        self.hooks = Hooks::start(hooks, &self.told)?;
+        Ok(())
     }
 
     /// The same for what the tunnel tells.
@@ -41,9 +53,18 @@ impl Events {
         self.record(who, what);
     }
 
-    /// Resolves when it is time for [`Self::look_at_refusals`].
-    pub(super) async fn due(&self) {
-        self.refused.due(self.told.attended(), self.told.has_listeners()).await;
+    /// Resolves when it is time for [`Self::look_at_refusals`]; with an error if the hooks' thread has ended.
+    pub(super) async fn due(&mut self) -> Result<(), DaemonError> {
+        let hooks_ended = async {
+            match &mut self.hooks {
+                Some(hooks) => hooks.ended().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.refused.due(self.told.attended(), self.told.has_listeners()) => Ok(()),
+            () = hooks_ended => Err(DaemonError::TaskEnded("hooks")),
+        }
     }
 
     /// What data threads refuse is counted, not told: so the counts are looked at now and then.

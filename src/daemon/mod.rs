@@ -7,6 +7,7 @@
 mod dns; // a name asked past the tunnel
 mod driver; // the loop, once all stands
 mod events; // what happened: log, ring, hooks
+mod hooks; // commands on events
 mod names; // what is known of an endpoint's name
 mod refused; // counts of refusals become events
 mod resolver; // endpoint names, beside the loop
@@ -14,6 +15,7 @@ mod signals;
 
 use std::{
     io,
+    net::SocketAddr,
     panic::{AssertUnwindSafe, UnwindSafe, catch_unwind},
     path::PathBuf,
     sync::Arc,
@@ -35,6 +37,7 @@ use crate::{
 
 use driver::Driver;
 use events::Events;
+use hooks::Hooks;
 use resolver::Resolver;
 use signals::Signals;
 
@@ -186,7 +189,8 @@ async fn start(config: &Config, options: &Options, host: &mut Host) -> Result<St
     }
     let (request_sender, requests) = mpsc::channel(16);
     let told = control::events::Events::new(name);
-    let control = ControlServer::serve(name, &options.run_dir, request_sender, told.clone()).await?;
+    let mut control = ControlServer::serve(name, &options.run_dir, request_sender, told.clone()).await?;
+    serve_metrics(&mut control, config.interface.metrics_listen)?;
     if let Some(holder) = host.device_exists(name).await? {
         return Err(DaemonError::NameTaken { name: name.into(), holder });
     }
@@ -220,9 +224,20 @@ async fn start(config: &Config, options: &Options, host: &mut Host) -> Result<St
         event = options.journal.then_some("started"),
         "up"
     );
-    let mut events = Events::new(told, options.journal);
+    let hooks = Hooks::start(&config.hooks, &told).map_err(failed("start the thread of the hooks"))?;
+    let mut events = Events::new(told, hooks, options.journal);
     events.record(None, What::Started { port, peers: config.peers.len() });
     Ok(Started { plan, tunnel, plane, control, requests, resolver, wake, events })
+}
+
+fn serve_metrics(control: &mut ControlServer, at: Option<SocketAddr>) -> Result<(), ControlError> {
+    if let Some(address) = control.serve_metrics(at)? {
+        info!(%address, "metrics are served");
+        if !address.ip().is_loopback() {
+            warn!(%address, "whoever reaches this address can read the metrics: peer names, and when they are there");
+        }
+    }
+    Ok(())
 }
 
 fn open_sockets(config: &Config, fwmark: Option<u32>) -> Result<UdpSockets, DaemonError> {

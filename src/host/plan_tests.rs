@@ -30,8 +30,10 @@ fn config(address: &[&str], table: Table, peers: &[&[&str]]) -> Config {
             table,
             offload: true,
             workers: None,
+            metrics_listen: None,
         },
         peers: peers.iter().map(peer).collect(),
+        hooks: Vec::new(),
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 use ipnet::IpNet;
 
 use super::{Now, Tunnel, peer::PeerState};
-use crate::forward::{Evidence, PeerId, Refusal, Time, session::REJECT_AFTER_TIME};
+use crate::forward::{Evidence, PeerId, Refusal, Time};
 use crate::noise::{PresharedKey, PrivateKey, PublicKey};
 
 /// A tunnel at one moment.
@@ -88,14 +88,13 @@ impl Tunnel {
 }
 
 impl PeerState {
-    fn look(&self, now: Time) -> PeerStatus {
+    pub(super) fn look(&self, now: Time) -> PeerStatus {
         let shared = &self.shared;
         let endpoint = shared.endpoint();
         let activity = &shared.activity;
         let number = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let received = Some(number(&activity.received)).filter(|&received| received != 0);
-        let age = self.keypairs.current().map(|session| now.since(session.start().birth));
-        let age = age.filter(|&age| age < REJECT_AFTER_TIME);
+        let age = self.live_session_age(now);
         PeerStatus {
             id: shared.id,
             public_key: shared.public_key,

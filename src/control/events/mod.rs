@@ -2,12 +2,14 @@
 //! kept, and handed to whoever listens. The names and meanings are stable (`docs/schema.md`):
 //! fields may be added, none changes. No secret ever stands in it.
 
+mod hooks;
 mod ring;
 
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
+pub use hooks::{HookCounts, HookEnd};
 pub use ring::{About, Events, KEPT, Listener};
 
 use crate::noise::PublicKey;

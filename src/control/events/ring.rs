@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Notify, watch};
 
-use super::{EventReport, What, Who};
+use super::{EventReport, HookCounts, What, Who};
 use crate::noise::PublicKey;
 
 /// Events that are kept.
@@ -25,6 +25,7 @@ struct Inner {
     newest: watch::Sender<u64>,
     /// Somebody begins to listen.
     attended: Notify,
+    hooks: HookCounts,
 }
 
 #[derive(Default)]
@@ -43,6 +44,7 @@ impl Events {
             ring: Mutex::new(Ring::default()),
             newest: watch::Sender::new(0),
             attended: Notify::new(),
+            hooks: HookCounts::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -76,6 +78,11 @@ impl Events {
         self.inner.ring.lock().unwrap_or_else(PoisonError::into_inner).counts
     }
 
+    /// How the commands ended that run on events.
+    pub fn hooks(&self) -> &HookCounts {
+        &self.inner.hooks
+    }
+
     /// Does anybody listen?
     pub fn has_listeners(&self) -> bool {
         self.inner.newest.receiver_count() > 0
@@ -97,7 +104,7 @@ impl Events {
     }
 }
 
-/// Which events a listener wants.
+/// Which peer is meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum About {
     /// The peer with this name.
@@ -159,6 +166,11 @@ impl Listener {
 }
 
 impl About {
+    /// A key where it is one, else a name.
+    pub fn new(text: &str) -> Self {
+        text.parse().map_or_else(|_| Self::Name(text.to_owned()), Self::Key)
+    }
+
     fn is(&self, event: &EventReport) -> bool {
         match self {
             About::Name(name) => event.peer.as_deref() == Some(name),
