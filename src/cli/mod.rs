@@ -1,11 +1,18 @@
 //! The commands; the only place that prints. `vpnd --config FILE` is the daemon, the rest stand beside it.
 
+mod advice; // what check says of a file that is right
+mod ask; // questions to the daemons that run
 pub mod check; // check
 pub mod convert; // import, export
 pub mod disk; // configurations and secrets as files
+pub mod events; // events
+mod journal; // the journal's own protocol
 pub mod keys; // genkey, genpsk, pubkey
 pub mod lab; // lab
+mod log; // where the daemon's log goes
 pub mod status; // status
+mod watch; // status --watch
+mod words; // numbers and times as people say them
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
@@ -61,6 +68,8 @@ enum Command {
     Export(convert::Convert),
     /// Show running tunnels: who is connected, and what is wrong.
     Status(status::Args),
+    /// Print what happens, as lines of JSON, as it happens.
+    Events(events::Args),
     /// Two hosts in network namespaces, a tunnel between them, and the way that a packet takes.
     Lab(lab::Args),
 }
@@ -76,16 +85,20 @@ pub fn main() -> ExitCode {
         Some(Command::Genpsk(args)) => keys::genpsk(&args),
         Some(Command::Import(args)) => convert::import(&args),
         Some(Command::Export(args)) => convert::export(&args),
-        Some(Command::Status(args)) => show_status(args),
+        Some(Command::Status(args)) => block_on(status::run(args)),
+        Some(Command::Events(args)) => block_on(events::run(args)),
         Some(Command::Lab(args)) => lab::run(args),
     }
 }
 
 fn run_daemon(args: DaemonArgs) -> ExitCode {
-    if let Err(error) = log_to_stderr(&args.log) {
-        eprintln!("vpnd: --log {}: {error}; give error, warn, info, debug or trace", args.log);
-        return ExitCode::from(2);
-    }
+    let journal = match log::start(&args.log) {
+        Ok(journal) => journal,
+        Err(error) => {
+            eprintln!("vpnd: --log {}: {error}; give error, warn, info, debug or trace", args.log);
+            return ExitCode::from(2);
+        }
+    };
     let path = args.config.expect("clap requires --config where there is no command");
     let config = match disk::read_config(&path) {
         Ok(config) => config,
@@ -95,7 +108,7 @@ fn run_daemon(args: DaemonArgs) -> ExitCode {
         }
     };
     let rekey_after = args.rekey_after.map_or(REKEY_AFTER_TIME, Duration::from_secs);
-    let options = Options { run_dir: args.run_dir, timing: Timing { rekey_after }, journal: false };
+    let options = Options { run_dir: args.run_dir, timing: Timing { rekey_after }, journal };
     match daemon::run(config, options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -105,29 +118,12 @@ fn run_daemon(args: DaemonArgs) -> ExitCode {
     }
 }
 
-fn show_status(args: status::Args) -> ExitCode {
+fn block_on(command: impl Future<Output = ExitCode>) -> ExitCode {
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(status::run(args)),
+        Ok(runtime) => runtime.block_on(command),
         Err(error) => {
             eprintln!("vpnd: cannot start the runtime: {error}");
             ExitCode::FAILURE
         }
     }
-}
-
-/// Under a service manager the journal has the time, and wants no colour.
-fn log_to_stderr(filter: &str) -> Result<(), tracing_subscriber::filter::ParseError> {
-    use std::io::IsTerminal;
-    let filter: tracing_subscriber::EnvFilter = filter.parse()?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false);
-    if std::env::var_os("JOURNAL_STREAM").is_some() {
-        builder.without_time().init();
-    } else {
-        builder.init();
-    }
-    Ok(())
 }

@@ -37,9 +37,11 @@ pub(super) fn read(
         hooks_seen: 0,
         incomplete: false,
     };
-    if sections.len() > MAX_PEERS + MAX_HOOKS + 2 {
-        // Text above the first header, [interface] and hooks come on top.
-        reader.refuse_too_many(sections.len() - MAX_HOOKS - 2);
+    let hooks = sections.iter().filter(|section| text[(*section).clone()].starts_with("[[hook")).count();
+    // Text above the first header and [interface] come on top.
+    let peers = sections.len() - hooks.min(MAX_HOOKS);
+    if peers > MAX_PEERS + 2 {
+        reader.refuse_too_many(peers - 2);
         return Err(reader.report.into_problems());
     }
     for section in sections {

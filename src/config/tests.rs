@@ -711,7 +711,7 @@ fn the_samples_load() {
 #[test]
 fn the_annotated_sample_names_every_key() {
     let text = include_str!("../../config/peer.toml");
-    for key in unknown::INTERFACE.iter().chain(unknown::PEER) {
+    for key in unknown::INTERFACE.iter().chain(unknown::PEER).chain(unknown::HOOK) {
         let named = text.lines().any(|line| line.trim_start_matches("# ").starts_with(&format!("{key} = ")));
         assert!(named, "{key} is not explained");
     }
@@ -725,12 +725,18 @@ fn what_the_sample_comments_out_is_accepted_too() {
             Some(code) if code.contains(" = ") && !code.contains('…') && !code.contains(':') => {
                 format!("{code}\n")
             }
+            Some("[[hook]]") => "[[hook]]\n".to_owned(),
             _ => format!("{line}\n"),
         })
         .collect();
     let config = read(&text).unwrap();
     assert_eq!((config.interface.fwmark, config.peers[0].persistent_keepalive), (Some(0xca6c), 25));
     assert!(config.peers[0].preshared_key.is_some());
+    assert_eq!(
+        (config.hooks.len(), config.interface.metrics_listen.is_none()),
+        (1, true),
+        "its line has a colon"
+    );
 }
 
 /// A file with so many peers, two prefixes each.

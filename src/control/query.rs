@@ -33,7 +33,9 @@ impl Query {
                 "follow" if value == "0" || value == "1" => query.follow = value == "1",
                 "follow" => return Err(format!("follow is 0 or 1, not {value:?}")),
                 _ => {
-                    return Err(format!("{name:?} is not known here: since, generation, peer and follow are"));
+                    return Err(format!(
+                        "{name:?} is not known here: since, generation, peer and follow are"
+                    ));
                 }
             }
         }

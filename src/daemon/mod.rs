@@ -105,6 +105,11 @@ fn failed(attempted: impl Into<String>) -> impl FnOnce(io::Error) -> DaemonError
     move |source| DaemonError::Io { attempted, source }
 }
 
+/// The wall clock that events are told by, since the Unix epoch.
+pub fn wall_clock() -> Duration {
+    Clock.now().wall
+}
+
 /// Runs a tunnel in the foreground until SIGTERM, SIGINT, or something that cannot be mended. Leaves nothing
 /// behind, whatever ends it: after a panic the rules are swept by a fresh connection.
 pub fn run(config: Config, options: Options) -> Result<(), DaemonError> {

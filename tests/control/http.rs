@@ -11,20 +11,26 @@ use vpnd::tunnel::{AllowedIpOp, Change, PeerChange};
 
 use super::fake::{self, Fake, Model, NAME};
 
-/// Asks, and splits the answer into its status code and its JSON.
-async fn get(fake: &Fake, request_line: &str) -> (u16, Value) {
+/// Asks, and waits for all of the answer. (Who closes its half before has left, to the server.)
+pub async fn raw(fake: &Fake, request_line: &str) -> String {
     let request = format!("{request_line} HTTP/1.1\r\nHost: vpnd\r\n\r\n");
     let mut stream = fake.connect("vpnd").await;
     stream.write_all(request.as_bytes()).await.expect("it is read");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.expect("an answer, and the end");
+    answer
+}
+
+/// Asks, and splits the answer into its status code and its JSON.
+pub async fn get(fake: &Fake, request_line: &str) -> (u16, Value) {
+    let answer = raw(fake, request_line).await;
     let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
     assert!(head.to_ascii_lowercase().contains("content-type: application/json"), "{head}");
     let code = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status code");
     (code, serde_json::from_str(body).expect("JSON"))
 }
 
-fn busy() -> Model {
+pub fn busy() -> Model {
     let private_key = Some(PrivateKey::new([b'p'; 32]));
     let mut model = Model { private_key, port: 51820, mark: 7, ..Model::default() };
     let mut peer = fake::peer(3, PublicKey([b'a'; 32]));

@@ -147,7 +147,7 @@ impl Listener {
         let place = usize::try_from(self.next - oldest).ok()?;
         for event in ring.kept.iter().skip(place) {
             self.next = event.seq + 1;
-            if event.time > self.since && self.about.as_ref().is_none_or(|about| about.is(event)) {
+            if event.time > self.since && self.about.as_ref().is_none_or(|about| about.is_about(event)) {
                 return Some(event.clone());
             }
         }
@@ -171,11 +171,16 @@ impl About {
         text.parse().map_or_else(|_| Self::Name(text.to_owned()), Self::Key)
     }
 
-    fn is(&self, event: &EventReport) -> bool {
+    /// Is it this peer?
+    pub fn is(&self, name: &str, public_key: &str) -> bool {
         match self {
-            About::Name(name) => event.peer.as_deref() == Some(name),
-            About::Key(key) => event.public_key.as_deref() == Some(&key.to_string()),
+            About::Name(wanted) => wanted == name,
+            About::Key(wanted) => wanted.to_string() == public_key,
         }
+    }
+
+    fn is_about(&self, event: &EventReport) -> bool {
+        event.peer.as_deref().zip(event.public_key.as_deref()).is_some_and(|(name, key)| self.is(name, key))
     }
 }
 
