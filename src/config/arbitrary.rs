@@ -51,7 +51,7 @@ fn interface() -> impl Strategy<Value = (usize, Interface)> {
         |(own, name, (listen_port, mtu, fwmark), address, table)| {
             let address = address.into_iter().map(|net| net.parse().unwrap()).collect();
             let private_key = PrivateKey::new([1; 32]);
-            let (offload, workers, metrics_listen) = (true, None, None);
+            let (offload, workers, nice, metrics_listen) = (true, None, None, None);
             let interface = Interface {
                 name,
                 private_key,
@@ -62,6 +62,7 @@ fn interface() -> impl Strategy<Value = (usize, Interface)> {
                 table,
                 offload,
                 workers,
+                nice,
                 metrics_listen,
             };
             (own, interface)

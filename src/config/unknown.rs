@@ -14,6 +14,7 @@ pub(super) const INTERFACE: &[&str] = &[
     "table",
     "offload",
     "workers",
+    "nice",
     "metrics_listen",
 ];
 /// Keys of `[[peer]]`.

@@ -30,7 +30,7 @@ use crate::{
     control::{self, ControlError, ControlServer, Request, events::What},
     forward::{Forward, carrier::packets_of_a_send},
     host::{Host, HostError, Lost, Plan},
-    plane::{Clock, Fatal, Offload, Plane, PlaneSettings, TunDevice, UdpSockets, Workers},
+    plane::{Clock, Fatal, Offload, Plane, PlaneSettings, Threads, TunDevice, UdpSockets, Workers},
     sys,
     tunnel::{ChangeError, Timing, Tunnel},
 };
@@ -213,7 +213,8 @@ async fn start(config: &Config, options: &Options, host: &mut Host) -> Result<St
     let tunnel = build_tunnel(config, options.timing, &wake)?;
     let settings = PlaneSettings::new(config.interface.mtu);
     let workers = config.interface.workers.map_or(Workers::Auto, Workers::EachWay);
-    let plane = Plane::start(tunnel.forward().clone(), tun, sockets, settings, workers)
+    let threads = Threads { workers, nice: config.interface.nice };
+    let plane = Plane::start(tunnel.forward().clone(), tun, sockets, settings, threads)
         .map_err(failed("start the data threads"))?;
     let mut resolver = Resolver::new(config, plan.fwmark.unwrap_or(0));
     if !plan.rules.is_empty() {

@@ -25,4 +25,4 @@ pub use clock::Clock;
 pub use offload::Offload;
 pub use tun::TunDevice;
 pub use udp::UdpSockets;
-pub use workers::{Fatal, Plane, PlaneSettings, Workers};
+pub use workers::{Fatal, Plane, PlaneSettings, Threads, Workers};
