@@ -107,10 +107,12 @@ impl<'a> Driver<'a> {
             match woken {
                 Woken::Signal(name) => {
                     self.events.record(None, What::Stopping { why: name.to_owned() });
+                    self.events.farewell().await;
                     return Ok(());
                 }
                 Woken::Failed(error) => {
                     self.events.record(None, What::Stopping { why: error.to_string() });
+                    self.events.farewell().await;
                     return Err(error);
                 }
                 Woken::Request(request) => self.answer(request),

@@ -1,7 +1,7 @@
 //! What happened, once, for everybody: the log, the ring that `vpnd events` reads, and the hooks.
 //! Whoever has something to tell calls [`Events::record`].
 
-use std::{io, net::SocketAddr};
+use std::{io, net::SocketAddr, time::Duration};
 
 use tokio::time::Instant;
 use tracing::field::display;
@@ -13,6 +13,9 @@ use crate::{
     plane::Clock,
     tunnel::{Event, Tunnel},
 };
+
+/// At the end, for listeners.
+const FAREWELL: Duration = Duration::from_millis(100);
 
 /// The one place that events go to.
 pub(super) struct Events {
@@ -51,6 +54,13 @@ impl Events {
     pub(super) fn tunnel(&mut self, event: &Event) {
         let (who, what) = told_by_tunnel(event);
         self.record(who, what);
+    }
+
+    /// The last thing was told: whoever listens gets a moment to hear it.
+    pub(super) async fn farewell(&self) {
+        if self.told.has_listeners() {
+            tokio::time::sleep(FAREWELL).await;
+        }
     }
 
     /// Resolves when it is time for [`Self::look_at_refusals`]; with an error if the hooks' thread has ended.

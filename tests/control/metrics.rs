@@ -1,7 +1,7 @@
 //! Metrics: read by a parser of Prometheus' own format, bounded in number, to be had over TCP.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use prometheus_parse::{Scrape, Value};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -82,12 +82,16 @@ async fn a_peer_without_a_name_or_with_anothers_is_told_by_its_whole_key_and_odd
     }
     let fake = Fake::start_with(model).await;
     let text = scrape(&fake).await;
-    let read = parse(&text);
-    let name = "vpnd_peer_received_bytes_total";
-    assert_eq!(value(&read, name, ("peer", &PublicKey([1; 32]).to_string())), Some(1.0));
-    assert!(text.contains(&format!(r#"{name}{{interface="{NAME}",peer="a\"b\\c\nd"}} 2"#)), "{text}");
-    assert_eq!(value(&read, name, ("peer", "twin")), Some(3.0));
-    assert_eq!(value(&read, name, ("peer", &PublicKey([4; 32]).to_string())), Some(4.0));
+    // The parser ends a label at the '=' of a key, and knows no backslash: so these are read as they stand.
+    let told = |peer: &str, value: u64| {
+        let line =
+            format!("vpnd_peer_received_bytes_total{{interface=\"{NAME}\",peer=\"{peer}\"}} {value}\n");
+        assert!(text.contains(&line), "{line}: {text}");
+    };
+    told(&PublicKey([1; 32]).to_string(), 1);
+    told(r#"a\"b\\c\nd"#, 2);
+    told("twin", 3);
+    told(&PublicKey([4; 32]).to_string(), 4);
 }
 
 #[tokio::test]
@@ -117,7 +121,7 @@ async fn two_thousand_peers_are_scraped_in_no_time() {
         model.peers.push(fake::peer(id, PublicKey(key)));
     }
     let fake = Fake::start_with(model).await;
-    let begun = Instant::now();
+    let begun = tokio::time::Instant::now();
     let text = scrape(&fake).await;
     let took = begun.elapsed();
     assert!(text.len() > 500_000, "{}", text.len());

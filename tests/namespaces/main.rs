@@ -31,6 +31,7 @@ mod roaming;
 mod secrets;
 mod sources;
 mod streams;
+mod told;
 mod uapi;
 mod unreachable;
 mod wiretap;

@@ -8,7 +8,7 @@ use ratatui::{
     widgets::{Block, Borders, Paragraph, Row, Table, Wrap},
 };
 
-use super::super::words::{brief, bytes, printable, rate};
+use super::super::words::{brief, bytes, count, printable, rate};
 use super::model::{HISTORY, Model, Peer, Sort};
 use crate::control::events::{EventReport, What};
 
@@ -62,6 +62,7 @@ fn draw_head(frame: &mut Frame<'_>, area: Rect, model: &Model) {
 
 fn draw_peers(frame: &mut Frame<'_>, area: Rect, model: &mut Model) {
     let sort = model.sort;
+    let bars = if area.width >= 120 { HISTORY } else { HISTORY / 2 };
     let title = |name: &'static str, by: Sort| {
         if sort == by { Span::from(name).underlined() } else { Span::from(name) }
     };
@@ -73,26 +74,27 @@ fn draw_peers(frame: &mut Frame<'_>, area: Rect, model: &mut Model) {
         title("received", Sort::Received),
         title("sent", Sort::Sent),
         title("heard", Sort::Heard),
-        Span::from("last half minute"),
+        Span::from(if bars == HISTORY { "last half minute" } else { "last seconds" }),
     ];
     let height = usize::from(area.height.saturating_sub(1));
     model.fit(height);
-    let rows: Vec<_> = model.visible().map(|(peer, selected)| row(model, peer, selected)).collect();
+    let rows: Vec<_> = model.visible().map(|(peer, selected)| row(model, peer, selected, bars)).collect();
+    // An endpoint is worth more than the older half of what was.
     let widths = [
         Constraint::Length(1),
         Constraint::Fill(2),
         Constraint::Length(13),
-        Constraint::Fill(2),
+        Constraint::Min(21),
         Constraint::Length(12),
         Constraint::Length(12),
         Constraint::Length(7),
-        Constraint::Length(HISTORY as u16),
+        Constraint::Length(bars as u16),
     ];
     let heads = Row::new(heads).style(Style::new().add_modifier(Modifier::DIM));
     frame.render_widget(Table::new(rows, widths).header(heads), area);
 }
 
-fn row<'a>(model: &Model, peer: &Peer, selected: bool) -> Row<'a> {
+fn row<'a>(model: &Model, peer: &Peer, selected: bool, bars: usize) -> Row<'a> {
     let connected = model.is_connected(peer);
     let (mark, state) = match (connected, peer.row.attempts, peer.row.connected_since) {
         (_, 1.., _) => (Span::from("!").yellow(), Span::from("unanswered").yellow()),
@@ -111,21 +113,22 @@ fn row<'a>(model: &Model, peer: &Peer, selected: bool) -> Row<'a> {
         Span::from(format!("{:>11}", figure(peer.rx_rate))),
         Span::from(format!("{:>11}", figure(peer.tx_rate))),
         Span::from(model.heard_ago(peer).map_or("–".to_owned(), brief)),
-        Span::from(sparkline(peer)).cyan(),
+        Span::from(sparkline(peer, bars)).cyan(),
     ];
     let style = if selected { Style::new().add_modifier(Modifier::REVERSED) } else { Style::new() };
     Row::new(cells).style(style)
 }
 
 /// A column for each sample, the newest at the right; the highest is the peer's own.
-fn sparkline(peer: &Peer) -> String {
+fn sparkline(peer: &Peer, bars: usize) -> String {
     let highest = peer.history.iter().copied().fold(0.0_f32, f32::max);
     let bar = |value: &f32| match (*value / highest * 7.0).round() {
         _ if *value <= 0.0 => ' ',
         height => BARS[(height as usize).min(7)],
     };
-    let pad = " ".repeat(HISTORY - peer.history.len().min(HISTORY));
-    pad + &peer.history.iter().map(bar).collect::<String>()
+    let shown = peer.history.len().min(bars);
+    let pad = " ".repeat(bars - shown);
+    pad + &peer.history.iter().skip(peer.history.len() - shown).map(bar).collect::<String>()
 }
 
 fn titled(title: String) -> Block<'static> {
@@ -185,18 +188,18 @@ fn told(now: f64, event: &EventReport) -> String {
         What::Handshake { .. } => "session renewed".to_owned(),
         What::Roamed { from: Some(from), to } => format!("roamed from {from} to {to}"),
         What::Roamed { from: None, to } => format!("first heard from {to}"),
-        What::Unanswered { attempts } => format!("{attempts} initiations unanswered"),
+        What::Unanswered { attempts } => format!("{} unanswered", count(*attempts as usize, "initiation")),
         What::GivenUp => "handshake given up".to_owned(),
         What::Silent => "silent".to_owned(),
-        What::Refused { count, text, .. } => format!("refused ({count}): {text}"),
+        What::Refused { count: times, text, .. } => format!("refused ({times}): {text}"),
         What::PrefixMoved { prefix, .. } => format!("{prefix} moved to another peer"),
         What::UnderLoad { on } => if *on { "under load" } else { "no longer under load" }.to_owned(),
-        What::Started { port, peers } => format!("started: UDP port {port}, {peers} peers"),
+        What::Started { port, peers } => format!("started: UDP port {port}, {}", count(*peers, "peer")),
         What::Stopping { why } => format!("stopping: {why}"),
         What::Reloaded { changes } => format!("reloaded: {}", changes.join("; ")),
         What::ReloadRefused { why } => format!("reload refused: {why}"),
         What::Drift { what, repaired } => format!("{what}{}", if *repaired { ", put back" } else { "" }),
-        What::Lost { count } => format!("({count} events are no longer known)"),
+        What::Lost { count: gone } => format!("({} no longer known)", count(*gone as usize, "event")),
     };
     format!("{:>7} ago  {peer}{}", brief(now - event.time), printable(&what))
 }
