@@ -39,6 +39,8 @@ pub(super) enum AskError {
     Denied { socket: PathBuf },
     #[error("cannot read {path}: {error}")]
     Folder { path: PathBuf, error: io::Error },
+    #[error("{0}")]
+    Refused(String),
     #[error("{socket} gave no answer: {why}")]
     NoAnswer { socket: PathBuf, why: String },
 }
@@ -95,7 +97,7 @@ pub(super) async fn get(socket: &Path, path: &str) -> Result<Bytes, AskError> {
     let no_answer = |why: String| AskError::NoAnswer { socket: socket.to_owned(), why };
     let stream = connect(socket).await?;
     let whole = async {
-        let (response, connection) = request(stream, path).await?;
+        let (response, connection) = request(stream, hyper::Method::GET, path).await?;
         let code = response.status().as_u16();
         let bytes = Limited::new(response, ANSWER_BYTES).collect().await?.to_bytes();
         connection.abort();
@@ -109,11 +111,31 @@ pub(super) async fn get(socket: &Path, path: &str) -> Result<Bytes, AskError> {
     }
 }
 
+/// `POST path`, and its answer; a refusal is [`AskError::Refused`]. It may take so long.
+pub(super) async fn post(socket: &Path, path: &str, patience: Duration) -> Result<Bytes, AskError> {
+    let no_answer = |why: String| AskError::NoAnswer { socket: socket.to_owned(), why };
+    let stream = connect(socket).await?;
+    let whole = async {
+        let (response, connection) = request(stream, hyper::Method::POST, path).await?;
+        let code = response.status().as_u16();
+        let bytes = Limited::new(response, ANSWER_BYTES).collect().await?.to_bytes();
+        connection.abort();
+        Ok::<_, Box<dyn std::error::Error + Send + Sync>>((code, bytes))
+    };
+    match timeout(patience, whole).await {
+        Ok(Ok((200, bytes))) => Ok(bytes),
+        Ok(Ok((409, bytes))) => Err(AskError::Refused(complaint(&bytes))),
+        Ok(Ok((_, bytes))) => Err(no_answer(complaint(&bytes))),
+        Ok(Err(error)) => Err(no_answer(error.to_string())),
+        Err(_) => Err(no_answer(format!("nothing came for {} seconds", patience.as_secs()))),
+    }
+}
+
 /// `GET path`, line by line as they come.
 pub(super) async fn stream(socket: &Path, path: &str) -> Result<Lines, AskError> {
     let no_answer = |why: String| AskError::NoAnswer { socket: socket.to_owned(), why };
     let stream = connect(socket).await?;
-    let (response, connection) = match timeout(PATIENCE, request(stream, path)).await {
+    let (response, connection) = match timeout(PATIENCE, request(stream, hyper::Method::GET, path)).await {
         Ok(Ok(begun)) => begun,
         Ok(Err(error)) => return Err(no_answer(error.to_string())),
         Err(_) => return Err(no_answer(format!("nothing came for {} seconds", PATIENCE.as_secs()))),
@@ -159,12 +181,13 @@ fn unreachable_because(socket: &Path, error: &io::Error) -> AskError {
 
 type Begun = (Response<Incoming>, JoinHandle<()>);
 
-async fn request(stream: UnixStream, path: &str) -> Result<Begun, hyper::Error> {
+async fn request(stream: UnixStream, method: hyper::Method, path: &str) -> Result<Begun, hyper::Error> {
     let (mut client, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let connection = tokio::spawn(async move {
         let _ = connection.await; // what went wrong is seen by who reads
     });
-    let request = hyper::Request::get(path).header(HOST, "vpnd").body(Empty::<Bytes>::new());
+    let request =
+        hyper::Request::builder().method(method).uri(path).header(HOST, "vpnd").body(Empty::<Bytes>::new());
     let request = request.expect("paths are ours, and their parameters encoded");
     Ok((client.send_request(request).await?, connection))
 }

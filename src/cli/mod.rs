@@ -10,11 +10,12 @@ mod journal; // the journal's own protocol
 pub mod keys; // genkey, genpsk, pubkey
 pub mod lab; // lab
 mod log; // where the daemon's log goes
+pub mod reload; // reload, confirm
 pub mod status; // status
 mod watch; // status --watch
 mod words; // numbers and times as people say them
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use clap::{Parser, Subcommand};
 
@@ -70,6 +71,10 @@ enum Command {
     Status(status::Args),
     /// Print what happens, as lines of JSON, as it happens.
     Events(events::Args),
+    /// Read the file of a running tunnel again, and apply what changed.
+    Reload(reload::Args),
+    /// Keep what `reload --confirm` changed.
+    Confirm(reload::Confirm),
     /// Two hosts in network namespaces, a tunnel between them, and the way that a packet takes.
     Lab(lab::Args),
 }
@@ -85,8 +90,10 @@ pub fn main() -> ExitCode {
         Some(Command::Genpsk(args)) => keys::genpsk(&args),
         Some(Command::Import(args)) => convert::import(&args),
         Some(Command::Export(args)) => convert::export(&args),
-        Some(Command::Status(args)) => block_on(status::run(args)),
-        Some(Command::Events(args)) => block_on(events::run(args)),
+        Some(Command::Status(args)) => in_runtime(status::run(args)),
+        Some(Command::Events(args)) => in_runtime(events::run(args)),
+        Some(Command::Reload(args)) => in_runtime(reload::reload(args)),
+        Some(Command::Confirm(args)) => in_runtime(reload::confirm(args)),
         Some(Command::Lab(args)) => lab::run(args),
     }
 }
@@ -108,7 +115,8 @@ fn run_daemon(args: DaemonArgs) -> ExitCode {
         }
     };
     let rekey_after = args.rekey_after.map_or(REKEY_AFTER_TIME, Duration::from_secs);
-    let options = Options { run_dir: args.run_dir, timing: Timing { rekey_after }, journal };
+    let read_config = Arc::new(move || disk::read_config(&path).map_err(|error| error.to_string()));
+    let options = Options { read_config, run_dir: args.run_dir, timing: Timing { rekey_after }, journal };
     match daemon::run(config, options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -118,7 +126,7 @@ fn run_daemon(args: DaemonArgs) -> ExitCode {
     }
 }
 
-fn block_on(command: impl Future<Output = ExitCode>) -> ExitCode {
+fn in_runtime(command: impl Future<Output = ExitCode>) -> ExitCode {
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime.block_on(command),
         Err(error) => {

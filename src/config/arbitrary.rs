@@ -52,6 +52,7 @@ fn interface() -> impl Strategy<Value = (usize, Interface)> {
             let address = address.into_iter().map(|net| net.parse().unwrap()).collect();
             let private_key = PrivateKey::new([1; 32]);
             let (offload, workers, nice, metrics_listen) = (true, None, None, None);
+            let sockets = SocketAccess::default();
             let interface = Interface {
                 name,
                 private_key,
@@ -63,6 +64,7 @@ fn interface() -> impl Strategy<Value = (usize, Interface)> {
                 offload,
                 workers,
                 nice,
+                sockets,
                 metrics_listen,
             };
             (own, interface)

@@ -9,7 +9,7 @@ use super::{
 };
 
 /// Events that a hook may name: all that `vpnd events` tells.
-pub const EVENTS: [&str; 14] = [
+pub const EVENTS: [&str; 19] = [
     "started",
     "stopping",
     "connected",
@@ -23,7 +23,12 @@ pub const EVENTS: [&str; 14] = [
     "refused",
     "reloaded",
     "reload_refused",
+    "confirmed",
+    "taken_back",
+    "not_taken_back",
     "drift",
+    "displaced",
+    "link",
 ];
 /// What it runs on where it names none: a peer comes, moves, goes.
 pub const DEFAULT_EVENTS: [&str; 3] = ["connected", "roamed", "silent"];

@@ -16,7 +16,7 @@ use super::events::{Events, Listener};
 use super::query::Query;
 use super::samples::SampleReport;
 use super::schema::{PeerReport, StatusReport};
-use super::{Request, metrics};
+use super::{Request, metrics, reload};
 use crate::forward::Time;
 
 /// A request's head takes at most this long …
@@ -76,14 +76,25 @@ impl Web {
     }
 
     async fn route(&self, request: HttpRequest<Incoming>, streaming: &Notify) -> Response<Body> {
-        if request.method() != Method::GET {
-            let mut refused = error(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered");
-            refused.headers_mut().insert(ALLOW, "GET".parse().expect("a header's value"));
+        let path = request.uri().path();
+        let wanted = match path {
+            "/v1/reload" | "/v1/confirm" if !self.metrics_alone => Method::POST,
+            _ => Method::GET,
+        };
+        if request.method() != wanted {
+            let mut refused =
+                error(StatusCode::METHOD_NOT_ALLOWED, &format!("only {wanted} is answered here"));
+            let allowed = wanted.as_str().parse().expect("a method is a header's value");
+            refused.headers_mut().insert(ALLOW, allowed);
             return refused;
         }
-        let path = request.uri().path();
         if self.metrics_alone && path != "/metrics" {
             return error(StatusCode::NOT_FOUND, "nothing is here but /metrics");
+        }
+        match path {
+            "/v1/reload" => return outcome(reload::reload(request.uri().query(), &self.requests).await),
+            "/v1/confirm" => return outcome(reload::confirm(&self.requests).await),
+            _ => {}
         }
         let query = match Query::read(request.uri().query()) {
             Ok(query) => query,
@@ -191,6 +202,10 @@ fn stopping() -> Response<Body> {
 fn error(code: StatusCode, why: &str) -> Response<Body> {
     let text = serde_json::json!({ "error": why }).to_string();
     respond(code, "application/json", (text + "\n").into_bytes())
+}
+
+fn outcome((code, answer): reload::Answer) -> Response<Body> {
+    respond(code, "application/json", format!("{answer}\n").into_bytes())
 }
 
 fn json(report: &impl serde::Serialize) -> Response<Body> {

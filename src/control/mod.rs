@@ -4,6 +4,7 @@
 //! ```text
 //! wg ─── sockets ─── server ─┬─ conversation ─ lines ─ uapi ────────┬─ Request ─── the daemon
 //! vpnd status ───────────────┼─ http ─┬─ schema ─ explain, samples ─┤
+//! vpnd reload ───────────────┤        ├─ reload ────────────────────┤
 //! Prometheus ─────── scrape ─┘        ├─ metrics ───────────────────┘
 //! vpnd events ───────────────── http ─┴─ events ◄──────────────────── the daemon
 //! ```
@@ -15,6 +16,7 @@ mod http;
 mod lines;
 mod metrics;
 mod query;
+mod reload;
 pub mod request;
 pub mod samples;
 pub mod schema;
@@ -23,9 +25,9 @@ mod server;
 mod sockets;
 pub mod uapi;
 
-pub use request::{InterfaceSample, InterfaceStatus, Request, SetError};
+pub use request::{InterfaceSample, InterfaceStatus, NotReloaded, Operation, Reloaded, Request, SetError};
 pub use server::ControlServer;
-pub use sockets::{ControlError, Holder};
+pub use sockets::{Access, ControlError, Holder};
 
 /// Asks the daemon for everything; `None` if it is gone.
 async fn status(requests: &tokio::sync::mpsc::Sender<Request>) -> Option<InterfaceStatus> {

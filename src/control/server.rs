@@ -8,7 +8,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 
 use super::lines::Budget;
-use super::sockets::{SocketFile, listen};
+use super::sockets::{Access, SocketFile, listen};
 use super::{ControlError, Request, conversation, events::Events, http::Web, scrape};
 
 /// Clients of one socket at the same time; further ones wait in the kernel's backlog.
@@ -20,7 +20,7 @@ pub struct ControlServer {
     loops: JoinSet<ControlError>,
     web: Web,
     metrics: Option<AbortHandle>,
-    _files: [SocketFile; 2],
+    files: [SocketFile; 2],
     paths: [PathBuf; 2],
 }
 
@@ -30,11 +30,12 @@ impl ControlServer {
     pub async fn serve(
         name: &str,
         run_dir: &Path,
+        access: Access,
         requests: mpsc::Sender<Request>,
         events: Events,
     ) -> Result<ControlServer, ControlError> {
-        let (wg, wg_file) = listen(&run_dir.join("wireguard"), name).await?;
-        let (web, web_file) = listen(&run_dir.join("vpnd"), name).await?;
+        let (wg, wg_file) = listen(&run_dir.join("wireguard"), name, access).await?;
+        let (web, web_file) = listen(&run_dir.join("vpnd"), name, access).await?;
         let paths = [wg_file.path().to_owned(), web_file.path().to_owned()];
         let mut loops = JoinSet::new();
         let (budget, asker) = (Budget::new(), requests.clone());
@@ -44,7 +45,7 @@ impl ControlServer {
         let web_answers = Web::new(requests, events);
         let answers = web_answers.clone();
         loops.spawn(accept(web, paths[1].clone(), move |stream| answers.clone().answer(stream)));
-        Ok(ControlServer { loops, web: web_answers, metrics: None, _files: [wg_file, web_file], paths })
+        Ok(ControlServer { loops, web: web_answers, metrics: None, files: [wg_file, web_file], paths })
     }
 
     /// Answers `GET /metrics` at this address, too, and nothing else there; `None`: no longer. Says where.
@@ -61,6 +62,17 @@ impl ControlServer {
     /// The two socket files: `wg`'s, and ours.
     pub fn paths(&self) -> &[PathBuf; 2] {
         &self.paths
+    }
+
+    /// Others may speak to both sockets from now on. After a failure `before` holds for both again, as far as may be.
+    pub fn give(&self, access: Access, before: Access) -> Result<(), ControlError> {
+        let given = self.files.iter().try_for_each(|file| file.give(access));
+        if given.is_err() {
+            for file in &self.files {
+                let _ = file.give(before); // the first failure is the one to tell
+            }
+        }
+        given
     }
 
     /// Resolves when a socket is no longer served: its accept loop failed, or a client's task panicked. It is
@@ -155,7 +167,8 @@ mod tests {
     #[tokio::test]
     async fn a_panic_while_a_client_is_served_ends_the_loop_and_is_told() {
         let folder = tempfile::tempdir().expect("a folder");
-        let (listener, file) = listen(folder.path(), "vpn0").await.expect("nobody is there");
+        let (listener, file) =
+            listen(folder.path(), "vpn0", Access::default()).await.expect("nobody is there");
         let path = file.path().to_owned();
         let served = accept(listener, path.clone(), |_| async { panic!("served too much") });
         let served = tokio::spawn(served);
@@ -167,7 +180,8 @@ mod tests {
     #[tokio::test]
     async fn further_clients_wait_until_one_leaves() {
         let folder = tempfile::tempdir().expect("a folder");
-        let (listener, file) = listen(folder.path(), "vpn0").await.expect("nobody is there");
+        let (listener, file) =
+            listen(folder.path(), "vpn0", Access::default()).await.expect("nobody is there");
         let path = file.path().to_owned();
         let (told, mut served) = mpsc::channel(64);
         let serve = move |mut stream: UnixStream| {

@@ -43,11 +43,18 @@ impl Events {
         }
     }
 
-    /// Other commands from now on; those that run are killed.
-    #[allow(dead_code)] // for a reload
+    /// Other commands from now on; those that run have a moment to end.
     pub(super) fn set_hooks(&mut self, hooks: &[Hook]) -> io::Result<()> {
-        self.hooks = Hooks::start(hooks, &self.told)?;
+        let new = Hooks::start(hooks, &self.told)?;
+        if let Some(old) = std::mem::replace(&mut self.hooks, new) {
+            old.retire();
+        }
         Ok(())
+    }
+
+    /// The name of an event as a field of a line that tells of it, if the log wants fields.
+    pub(super) fn field(&self, name: &'static str) -> Option<&'static str> {
+        self.fields.then_some(name)
     }
 
     /// The same for what the tunnel tells.
@@ -137,14 +144,15 @@ impl Events {
                 let owner = owner.as_deref().filter(|_| self.fields);
                 say!(info, reason, count, from, key = about, inner, owner, "refused: {text}");
             }
-            What::Reloaded { changes } => say!(info, changes = changes.len(), "reloaded: {}", list(changes)),
-            What::ReloadRefused { why } => say!(error, "reload refused, nothing was changed: {why}"),
-            What::Drift { what, repaired: true } => {
-                say!(warn, repaired = true, "{what} by somebody else: put back");
-            }
-            What::Drift { what, repaired: false } => {
-                say!(error, repaired = false, "{what} by somebody else, and cannot be put back");
-            }
+            // `Driver::tell` says these, in more words.
+            What::Reloaded { .. }
+            | What::ReloadRefused { .. }
+            | What::Confirmed
+            | What::TakenBack { .. }
+            | What::NotTakenBack { .. }
+            | What::Drift { .. }
+            | What::Displaced { .. }
+            | What::Link { .. } => {}
             What::Lost { .. } => {}
         }
     }
@@ -171,14 +179,4 @@ fn told_by_tunnel(event: &Event) -> (Option<Who>, What) {
         Event::UnderLoad(on) => return (None, What::UnderLoad { on: *on }),
     };
     (Some(Who { name: who.1.clone(), key: *who.0 }), what)
-}
-
-/// The first few, for a line.
-fn list(all: &[String]) -> String {
-    const SHOWN: usize = 4;
-    match all.len() {
-        0 => "nothing differed".to_owned(),
-        n if n > SHOWN => format!("{} and {} more", all[..SHOWN].join("; "), n - SHOWN),
-        _ => all.join("; "),
-    }
 }

@@ -88,6 +88,11 @@ impl Hooks {
         }
     }
 
+    /// No more events; nobody waits for what still runs.
+    pub(super) fn retire(mut self) {
+        self.thread = None; // it ends by itself once the queue is gone
+    }
+
     /// Resolves if the thread ends, which it never should.
     pub(super) async fn ended(&mut self) {
         let _ = (&mut self.ended).await;

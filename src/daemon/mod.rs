@@ -5,7 +5,8 @@
 //! is the same backwards; each step's undo is armed before the next step begins.
 
 mod dns; // a name asked past the tunnel
-mod driver; // the loop, once all stands
+mod drift; // when to put back what others removed
+mod driver; // the loop, once all stands, and what changes while it runs
 mod events; // what happened: log, ring, hooks
 mod hooks; // commands on events
 mod names; // what is known of an endpoint's name
@@ -26,10 +27,10 @@ use tokio::sync::{Notify, mpsc};
 use tracing::{info, warn};
 
 use crate::{
-    config::Config,
-    control::{self, ControlError, ControlServer, Request, events::What},
+    config::{Baseline, Config, SocketAccess, followed},
+    control::{self, Access, ControlError, ControlServer, Request, events::What},
     forward::{Forward, carrier::packets_of_a_send},
-    host::{Host, HostError, Lost, Plan},
+    host::{Host, HostError, Plan},
     plane::{Clock, Fatal, Offload, Plane, PlaneSettings, Threads, TunDevice, UdpSockets, Workers},
     sys,
     tunnel::{ChangeError, Timing, Tunnel},
@@ -45,9 +46,14 @@ use signals::Signals;
 /// past the tunnel can answer.
 const NAMES_FIRST: Duration = Duration::from_secs(5);
 
+/// Reads the file again: the configuration, or all that is wrong with it as `vpnd check` says it.
+pub type ReadConfig = Arc<dyn Fn() -> Result<Config, String> + Send + Sync>;
+
 /// What the command line says beside the file.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Options {
+    /// For a reload.
+    pub read_config: ReadConfig,
     /// Where `wireguard/` and `vpnd/` with the control sockets are; `/run`.
     pub run_dir: PathBuf,
     /// The protocol's, but for tests.
@@ -84,13 +90,18 @@ pub enum DaemonError {
         /// What it is, and whose.
         holder: String,
     },
-    /// The device was deleted or set down by somebody else.
-    #[error("interface {name} was {what} from outside: the tunnel ends")]
-    DeviceLost {
-        /// Of the interface.
+    /// The device was deleted by somebody else, or moved to another namespace.
+    #[error("interface {0} was deleted from outside: the tunnel ends")]
+    DeviceLost(String),
+    /// A user or group that this host does not have.
+    #[error(
+        "interface.{key}: found {name:?}, whom this host does not know; write the name or number of another, or make it"
+    )]
+    Nobody {
+        /// In the file.
+        key: &'static str,
+        /// Who.
         name: String,
-        /// "deleted" or "set down".
-        what: &'static str,
     },
     /// The data threads cannot go on.
     #[error(transparent)]
@@ -147,8 +158,8 @@ fn sweep_after_panic() {
 
 async fn run_until_stopped(config: Config, options: Options) -> Result<(), DaemonError> {
     let name = config.interface.name.clone();
-    let mut host = Host::open().await?;
-    let result = serve(config, &options, &mut host).await;
+    let host = Host::open().await?;
+    let result = serve(config, &options, &host).await;
     // The device is gone with the plane; what does not vanish with it goes here.
     let undone = host.undo().await;
     result?;
@@ -157,18 +168,18 @@ async fn run_until_stopped(config: Config, options: Options) -> Result<(), Daemo
     Ok(())
 }
 
-async fn serve(config: Config, options: &Options, host: &mut Host) -> Result<(), DaemonError> {
+async fn serve(config: Config, options: &Options, host: &Host) -> Result<(), DaemonError> {
     let mut signals = Signals::new()?;
+    let name = config.interface.name.clone();
     let started = tokio::select! {
-        started = start(&config, options, host) => started?,
+        started = start(config, options, host) => started?,
         // What was made so far goes with the future that made it.
         signal = signals.stop() => {
             info!(signal, "stopping before it was ready");
             return Ok(());
         }
     };
-    let mut driver = Driver::new(config.interface.name.clone(), host, started, signals)?;
-    drop(config); // its keys are the tunnel's now, and stay nowhere else
+    let mut driver = Driver::new(name, host, started, signals, options.read_config.clone())?;
     let ended = driver.run().await;
     say_stopping();
     driver.stop();
@@ -178,6 +189,10 @@ async fn serve(config: Config, options: &Options, host: &mut Host) -> Result<(),
 /// All that the driver drives.
 struct Started {
     plan: Plan,
+    own_table: u32,
+    access: Access,
+    /// The file, whose keys are the tunnel's now, and stay nowhere else.
+    baseline: Baseline,
     tunnel: Tunnel,
     plane: Plane,
     control: ControlServer,
@@ -187,36 +202,38 @@ struct Started {
     events: Events,
 }
 
-async fn start(config: &Config, options: &Options, host: &mut Host) -> Result<Started, DaemonError> {
+async fn start(config: Config, options: &Options, host: &Host) -> Result<Started, DaemonError> {
     let name = config.interface.name.as_str();
     for what in host.sweep().await? {
         warn!(what, "removed what a killed daemon left behind");
     }
     let (request_sender, requests) = mpsc::channel(16);
     let told = control::events::Events::new(name);
-    let mut control = ControlServer::serve(name, &options.run_dir, request_sender, told.clone()).await?;
+    let access = access(&config.interface.sockets)?;
+    let mut control =
+        ControlServer::serve(name, &options.run_dir, access, request_sender, told.clone()).await?;
     serve_metrics(&mut control, config.interface.metrics_listen)?;
     if let Some(holder) = host.device_exists(name).await? {
         return Err(DaemonError::NameTaken { name: name.into(), holder });
     }
-    let own_table = if Plan::wants_own_table(config) { host.free_table().await? } else { 0 };
-    let mut plan = Plan::new(config, own_table);
+    let own_table = if Plan::wants_own_table(&config) { host.free_table().await? } else { 0 };
+    let mut plan = Plan::new(&config, own_table);
     // A super-packet then fits one send.
     plan.gso_max_segs = u32::try_from(packets_of_a_send(plan.mtu)).ok();
-    let sockets = open_sockets(config, plan.fwmark)?;
+    let sockets = open_sockets(&config, plan.fwmark)?;
     let port = sockets.port();
     let offload = if config.interface.offload { Offload::Auto } else { Offload::Off }.tested();
     let tun = TunDevice::create(name, config.interface.mtu, offload)
         .map_err(failed(format!("make the TUN device {name}")))?;
 
     let wake = Arc::new(Notify::new());
-    let tunnel = build_tunnel(config, options.timing, &wake)?;
+    let tunnel = build_tunnel(&config, options.timing, &wake)?;
     let settings = PlaneSettings::new(config.interface.mtu);
     let workers = config.interface.workers.map_or(Workers::Auto, Workers::EachWay);
     let threads = Threads { workers, nice: config.interface.nice };
     let plane = Plane::start(tunnel.forward().clone(), tun, sockets, settings, threads)
         .map_err(failed("start the data threads"))?;
-    let mut resolver = Resolver::new(config, plan.fwmark.unwrap_or(0));
+    let mut resolver = Resolver::new(followed(&config.peers), plan.fwmark.unwrap_or(0));
     if !plan.rules.is_empty() {
         resolver.first_round(NAMES_FIRST).await;
     }
@@ -233,7 +250,20 @@ async fn start(config: &Config, options: &Options, host: &mut Host) -> Result<St
     let hooks = Hooks::start(&config.hooks, &told).map_err(failed("start the thread of the hooks"))?;
     let mut events = Events::new(told, hooks, options.journal);
     events.record(None, What::Started { port, peers: config.peers.len() });
-    Ok(Started { plan, tunnel, plane, control, requests, resolver, wake, events })
+    let baseline = Baseline::from(config);
+    Ok(Started {
+        plan,
+        own_table,
+        access,
+        baseline,
+        tunnel,
+        plane,
+        control,
+        requests,
+        resolver,
+        wake,
+        events,
+    })
 }
 
 fn serve_metrics(control: &mut ControlServer, at: Option<SocketAddr>) -> Result<(), ControlError> {
@@ -244,6 +274,23 @@ fn serve_metrics(control: &mut ControlServer, at: Option<SocketAddr>) -> Result<
         }
     }
     Ok(())
+}
+
+/// Names of users and groups → their numbers.
+fn access(sockets: &SocketAccess) -> Result<Access, DaemonError> {
+    let number = |key: &'static str, name: &Option<String>, look_up: fn(&str) -> io::Result<Option<u32>>| {
+        let Some(name) = name else { return Ok(None) };
+        if let Ok(number) = name.parse() {
+            return Ok(Some(number));
+        }
+        let found = look_up(name).map_err(failed(format!("look up {name:?} (interface.{key})")))?;
+        found.map(Some).ok_or_else(|| DaemonError::Nobody { key, name: name.clone() })
+    };
+    Ok(Access {
+        owner: number("socket_owner", &sockets.owner, sys::users::user)?,
+        group: number("socket_group", &sockets.group, sys::users::group)?,
+        mode: sockets.mode,
+    })
 }
 
 fn open_sockets(config: &Config, fwmark: Option<u32>) -> Result<UdpSockets, DaemonError> {
@@ -275,17 +322,17 @@ fn say_ready(status: &str) {
     }
 }
 
+/// `RELOADING=1`; to be followed by `READY=1`, whatever becomes of it.
+fn say_reloading() {
+    let mut states = vec![sd_notify::NotifyState::Reloading];
+    states.extend(sd_notify::NotifyState::monotonic_usec_now());
+    // A manager that cannot be told waits for nothing.
+    let _ = sd_notify::notify(&states);
+}
+
 fn say_stopping() {
     // A manager that cannot be told sees us exit.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-}
-
-fn lost(name: &str, what: Lost) -> DaemonError {
-    let what = match what {
-        Lost::Deleted => "deleted",
-        Lost::Down => "set down",
-    };
-    DaemonError::DeviceLost { name: name.into(), what }
 }
 
 #[cfg(test)]

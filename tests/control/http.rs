@@ -146,6 +146,23 @@ async fn other_paths_are_not_found_and_other_methods_not_allowed() {
 }
 
 #[tokio::test]
+async fn a_reload_and_a_confirmation_are_posted_and_their_answers_are_for_people() {
+    let fake = Fake::start().await;
+    let (code, json) = get(&fake, "POST /v1/reload?confirm=60").await;
+    assert_eq!((code, json), (200, json!({ "changed": ["peer laptop: removed"], "confirm_within_s": 60 })));
+    let (code, json) = get(&fake, "POST /v1/reload").await;
+    assert_eq!((code, &json["confirm_within_s"]), (200, &Value::Null));
+    assert_eq!(get(&fake, "POST /v1/confirm").await, (409, json!({ "error": "nothing waits" })));
+    for query in ["?", "?confirm", "?confirm=0", "?confirm=86401", "?confirm=1&confirm=2", "?x=1"] {
+        let (code, json) = get(&fake, &format!("POST /v1/reload{query}")).await;
+        assert_eq!((code, json["error"].is_string()), (400, true), "{query}");
+    }
+    for path in ["/v1/reload", "/v1/confirm"] {
+        assert_eq!(get(&fake, &format!("GET {path}")).await.0, 405, "a look must change nothing");
+    }
+}
+
+#[tokio::test]
 async fn garbage_and_endless_heads_are_refused() {
     let fake = Fake::start().await;
     for request in
@@ -183,6 +200,7 @@ async fn a_daemon_that_has_gone_is_service_unavailable() {
     let _server = vpnd::control::ControlServer::serve(
         NAME,
         run.path(),
+        vpnd::control::Access::default(),
         requests,
         vpnd::control::events::Events::new(NAME),
     )

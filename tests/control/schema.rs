@@ -55,6 +55,7 @@ async fn the_document_lists_each_field_of_a_status_and_no_other() {
     let fake = Fake::start_with(busy()).await;
     let (_, status) = get(&fake, "GET /v1/status").await;
     assert_eq!(column(&documented["Status"][0]), fields(&status));
+    assert_eq!(column(&documented["Operation"][0]), fields(&status["operation"]));
     assert_eq!(column(&documented["Peer"][0]), fields(&status["peers"][0]));
     assert_eq!(column(&documented["Refusal"][0]), fields(&status["refusals"][0]));
     assert_eq!(column(&documented["Evidence"][0]), fields(&status["refusals"][0]["last"]));
@@ -106,9 +107,14 @@ fn all_events() -> Vec<What> {
             owner: None,
             text: text(),
         },
-        What::Reloaded { changes: Vec::new() },
+        What::Reloaded { changes: Vec::new(), confirm_within_s: None },
         What::ReloadRefused { why: text() },
-        What::Drift { what: text(), repaired: true },
+        What::Confirmed,
+        What::TakenBack { changes: Vec::new() },
+        What::NotTakenBack { why: text() },
+        What::Drift { what: text(), count: 1, contested: false },
+        What::Displaced { why: text() },
+        What::Link { up: true },
         What::Lost { count: 1 },
     ]
 }

@@ -7,6 +7,7 @@ mod battery;
 #[path = "../common/mod.rs"]
 mod common;
 mod cryptokey;
+mod drift;
 mod ecn;
 mod fairness;
 mod faults;
@@ -27,6 +28,7 @@ mod padding;
 mod policy;
 mod refusals;
 mod relay;
+mod reload;
 mod roaming;
 mod secrets;
 mod sources;

@@ -81,6 +81,21 @@ fn a_peer_that_connects_is_told_to_events_hooks_metrics_and_people() {
     let page = vpnd(&pair.left, &["status"]);
     assert!(page.contains("1 of 1 peer connected"), "{page}");
     assert!(page.contains("  state         connected"), "{page}");
+
+    // A reload moves the metrics and gives the hook another event: its own.
+    let file = pair.left.host.folder().join("vpnd.toml");
+    let text = std::fs::read_to_string(&file).expect("the daemon's file");
+    let text = text.replace("127.0.0.1:9586", "127.0.0.1:9587").replace("[\"connected\"]", "[\"reloaded\"]");
+    std::fs::write(&file, text).expect("it can be written");
+    let said = vpnd(&pair.left, &["reload"]);
+    assert!(said.contains("metrics_listen 127.0.0.1:9586 → 127.0.0.1:9587"), "{said}");
+    pair.left.host.run(|| {
+        TcpStream::connect("127.0.0.1:9587").expect("it listens there");
+        assert!(wait_until(PATIENCE, || TcpStream::connect("127.0.0.1:9586").is_err()), "and no longer here");
+    });
+    let has_heard = || std::fs::read_to_string(&heard).unwrap_or_default().contains("\"event\":\"reloaded\"");
+    assert!(wait_until(PATIENCE, has_heard), "{}", pair.left.log());
+    assert!(has(&events(&pair.left, &[]), "reloaded"));
 }
 
 #[test]

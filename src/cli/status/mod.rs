@@ -135,7 +135,7 @@ fn width() -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::{ControlServer, InterfaceStatus, Request, events::Events};
+    use crate::control::{Access, ControlServer, InterfaceStatus, Operation, Request, events::Events};
 
     fn args(name: Option<&str>, run_dir: &Path) -> Args {
         let (name, run_dir) = (name.map(str::to_owned), run_dir.to_owned());
@@ -160,6 +160,7 @@ mod tests {
                         under_load: false,
                     },
                     now: Duration::ZERO,
+                    operation: Operation::default(),
                     boot: crate::forward::Time(0),
                 });
             }
@@ -170,9 +171,10 @@ mod tests {
     #[tokio::test]
     async fn a_running_daemon_is_found_and_asked() {
         let run = tempfile::tempdir().expect("a run directory");
-        let _server = ControlServer::serve("vpn7", run.path(), daemon(), Events::new("vpn7"))
-            .await
-            .expect("nobody is there");
+        let _server =
+            ControlServer::serve("vpn7", run.path(), Access::default(), daemon(), Events::new("vpn7"))
+                .await
+                .expect("nobody is there");
         let found = ask::sockets(run.path()).expect("the folder can be read");
         let [socket] = &found[..] else { panic!("{found:?}") };
         let json = ask::get(socket, "/v1/status").await.expect("an answer");
@@ -204,7 +206,7 @@ mod tests {
         let run = tempfile::tempdir().expect("a run directory");
         let (asker, gone) = tokio::sync::mpsc::channel(1);
         drop(gone);
-        let _server = ControlServer::serve("vpn0", run.path(), asker, Events::new("vpn0"))
+        let _server = ControlServer::serve("vpn0", run.path(), Access::default(), asker, Events::new("vpn0"))
             .await
             .expect("nobody is there");
         let args = args(Some("vpn0"), run.path());

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use super::super::words::{Paint, ago, bytes, count, duration, printable, rate};
+use crate::control::Operation;
 use crate::control::schema::{PeerReport, RefusalReport, StatusReport};
 use crate::forward::Refusal;
 
@@ -58,6 +59,36 @@ impl Page<'_> {
         if report.under_load {
             let text = paint.bad("under load: handshakes are answered with cookies");
             self.line(page, format!("  {text}"), 2);
+        }
+        self.operation(page, &report.operation);
+    }
+
+    /// What operators and other programs did.
+    fn operation(&self, page: &mut String, operation: &Operation) {
+        let bad = |page: &mut String, text: &str| self.line(page, format!("  {}", self.paint.bad(text)), 2);
+        if let Some(seconds) = operation.confirm_within_s {
+            let seconds = count(seconds as usize, "second");
+            bad(page, &format!("on trial: taken back in {seconds}, unless `vpnd confirm` follows"));
+        }
+        if operation.link_down {
+            bad(page, "the device was set down from outside: it carries nothing");
+        }
+        if operation.contested {
+            bad(
+                page,
+                "another program removes or replaces addresses, routes or rules of ours again and again",
+            );
+        }
+        if operation.put_back > 0 {
+            let last = operation.put_back_last.as_deref();
+            let last = last.map_or(String::new(), |last| format!(", last: {}", printable(last)));
+            self.field(page, "put back", &format!("{}{last}", count(operation.put_back as usize, "thing")));
+        }
+        if !operation.differs.is_empty() {
+            bad(page, "differs from the file, as changed by hand (`vpnd reload` goes back to it):");
+        }
+        for line in &operation.differs {
+            self.line(page, format!("    {}", printable(line)), 6);
         }
     }
 
@@ -219,6 +250,7 @@ mod tests {
             mtu: 1420,
             under_load: true,
             now: 1125.0,
+            operation: Operation::default(),
             peers: vec![peer, silent],
             refusals: vec![
                 RefusalReport {

@@ -196,9 +196,17 @@ fn told(now: f64, event: &EventReport) -> String {
         What::UnderLoad { on } => if *on { "under load" } else { "no longer under load" }.to_owned(),
         What::Started { port, peers } => format!("started: UDP port {port}, {}", count(*peers, "peer")),
         What::Stopping { why } => format!("stopping: {why}"),
-        What::Reloaded { changes } => format!("reloaded: {}", changes.join("; ")),
+        What::Reloaded { changes, confirm_within_s: Some(seconds) } => {
+            format!("reloaded for {seconds} s on trial: {}", changes.join("; "))
+        }
+        What::Reloaded { changes, confirm_within_s: None } => format!("reloaded: {}", changes.join("; ")),
         What::ReloadRefused { why } => format!("reload refused: {why}"),
-        What::Drift { what, repaired } => format!("{what}{}", if *repaired { ", put back" } else { "" }),
+        What::Confirmed => "the reload is confirmed".to_owned(),
+        What::TakenBack { changes } => format!("the reload is taken back: {}", changes.join("; ")),
+        What::NotTakenBack { why } => format!("the reload cannot be taken back: {why}"),
+        What::Drift { what, .. } => format!("another program removed, and we put back: {what}"),
+        What::Displaced { why } => format!("not put back: {why}"),
+        What::Link { up } => format!("the device was set {}", if *up { "up" } else { "down" }),
         What::Lost { count: gone } => format!("({} no longer known)", count(*gone as usize, "event")),
     };
     format!("{:>7} ago  {peer}{}", brief(now - event.time), printable(&what))

@@ -120,20 +120,46 @@ pub enum What {
     },
     /// The file was read again, and what differed was applied.
     Reloaded {
-        /// What was altered, a line each.
+        /// What was altered, a line each, up to 50.
         changes: Vec<String>,
+        /// It is on trial: taken back after so long, unless it is confirmed.
+        confirm_within_s: Option<u64>,
     },
     /// The file was read again and changed nothing.
     ReloadRefused {
         /// Why.
         why: String,
     },
-    /// Something of ours on the host was altered by somebody else.
+    /// What was reloaded on trial stays.
+    Confirmed,
+    /// What was reloaded on trial was not confirmed, and is undone.
+    TakenBack {
+        /// What was altered, a line each, up to 50.
+        changes: Vec<String>,
+    },
+    /// It could not be undone, and is tried again.
+    NotTakenBack {
+        /// Why.
+        why: String,
+    },
+    /// Something of ours on the host was removed by somebody else, and put back.
     Drift {
-        /// What: "route 10.0.0.0/8 was removed".
+        /// What, in the words of `ip`.
         what: String,
-        /// Is it as it was?
-        repaired: bool,
+        /// How many things.
+        count: u64,
+        /// Is it removed again and again?
+        contested: bool,
+    },
+    /// Something of somebody else stands in the place of ours.
+    Displaced {
+        /// What is wrong.
+        why: String,
+    },
+    /// Our device was set down or up by somebody else.
+    Link {
+        /// Is it up?
+        up: bool,
     },
     /// Told to a listener alone: so many events are gone, as it read too slowly or came too late.
     Lost {
@@ -144,7 +170,7 @@ pub enum What {
 
 impl What {
     /// The name of each event that is recorded, as it stands in `event`.
-    pub const NAMES: [&'static str; 14] = [
+    pub const NAMES: [&'static str; 19] = [
         "started",
         "stopping",
         "connected",
@@ -158,7 +184,12 @@ impl What {
         "refused",
         "reloaded",
         "reload_refused",
+        "confirmed",
+        "taken_back",
+        "not_taken_back",
         "drift",
+        "displaced",
+        "link",
     ];
 
     /// Its name, as it stands in `event`.
@@ -177,7 +208,12 @@ impl What {
             What::Refused { .. } => "refused",
             What::Reloaded { .. } => "reloaded",
             What::ReloadRefused { .. } => "reload_refused",
+            What::Confirmed => "confirmed",
+            What::TakenBack { .. } => "taken_back",
+            What::NotTakenBack { .. } => "not_taken_back",
             What::Drift { .. } => "drift",
+            What::Displaced { .. } => "displaced",
+            What::Link { .. } => "link",
             What::Lost { .. } => "lost",
         }
     }

@@ -9,6 +9,24 @@ scenario_a_hangup_is_named_in_the_journal_and_ends_nothing() {
   equal "$(property vpnd@vpn0 MainPID)" "$pid" "the process"
 }
 
+scenario_systemctl_reload_applies_the_file_and_fails_on_a_bad_one() {
+  local pid
+  pid=$(property vpnd@vpn0 MainPID)
+  cp -p /etc/vpnd/vpn0.toml /etc/vpnd/vpn0.kept
+  sed -i '/^\[interface\]/a mtu = 1300' /etc/vpnd/vpn0.toml
+  systemctl reload vpnd@vpn0
+  said vpnd@vpn0 'mtu 1420 → 1300'
+  echo 'colour = "blue"' >>/etc/vpnd/vpn0.toml
+  ! systemctl reload vpnd@vpn0
+  said vpnd@vpn0 'the unknown key "colour"'
+  said vpnd@vpn0 'nothing was changed'
+  cp -p /etc/vpnd/vpn0.kept /etc/vpnd/vpn0.toml
+  rm /etc/vpnd/vpn0.kept
+  systemctl reload vpnd@vpn0
+  pings left 10.77.0.2
+  equal "$(property vpnd@vpn0 MainPID)" "$pid" "the process"
+}
+
 restarted() { [ "$(property "$1" NRestarts,ActiveState)" = "$2 active" ]; }
 
 # All but the processes' numbers.
