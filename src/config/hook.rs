@@ -9,7 +9,7 @@ use super::{
 };
 
 /// Events that a hook may name: all that `vpnd events` tells.
-pub const EVENTS: [&str; 19] = [
+pub const EVENTS: [&str; 20] = [
     "started",
     "stopping",
     "connected",
@@ -18,6 +18,7 @@ pub const EVENTS: [&str; 19] = [
     "unanswered",
     "given_up",
     "silent",
+    "expired",
     "prefix_moved",
     "under_load",
     "refused",

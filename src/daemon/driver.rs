@@ -29,7 +29,7 @@ use crate::{
     },
     host::{Host, Mtus, NetworkChange, Plan},
     plane::{Clock, Plane, PlaneSettings, udp::Sent},
-    sys::timer::BootTimer,
+    sys::timer::{BootTimer, WallTimer},
     tunnel::{Change, ChangeError, Event, Transmit, Tunnel},
 };
 use news::News;
@@ -70,6 +70,7 @@ pub(super) struct Driver<'a> {
     signals: Signals,
     wake: Arc<Notify>,
     timer: BootTimer,
+    wall_timer: WallTimer,
     clock: Clock,
     events: Events,
     /// The hooks that run on events, and where metrics are served.
@@ -85,7 +86,7 @@ enum Woken {
     Resolved,
     Network(NetworkChange),
     Reload,
-    Read(Result<Config, String>),
+    Read(Box<Result<Config, String>>),
     TrialOver,
     Drift,
     Failed(DaemonError),
@@ -100,6 +101,7 @@ impl<'a> Driver<'a> {
         read_config: ReadConfig,
     ) -> Result<Self, DaemonError> {
         let timer = BootTimer::new().map_err(failed("make a timer on CLOCK_BOOTTIME"))?;
+        let wall_timer = WallTimer::new().map_err(failed("make a timer on CLOCK_REALTIME"))?;
         let Started {
             plan,
             own_table,
@@ -139,6 +141,7 @@ impl<'a> Driver<'a> {
             signals,
             wake,
             timer,
+            wall_timer,
             clock: Clock,
             events,
             watched,
@@ -169,11 +172,12 @@ impl<'a> Driver<'a> {
                 Some(request) = self.requests.recv() => Woken::Request(request),
                 () = self.resolver.resolved() => Woken::Resolved,
                 change = self.host.network_changed() => Woken::Network(change),
-                read = has_read(&mut self.reading) => Woken::Read(read),
+                read = has_read(&mut self.reading) => Woken::Read(Box::new(read)),
                 () = at(self.trial.as_ref().map(Trial::ends)) => Woken::TrialOver,
                 () = at(self.drift.due()) => Woken::Drift,
                 _ = self.timer.fired() => Woken::Timer,
                 due = self.events.due() => due.map_or_else(Woken::Failed, |()| Woken::Timer),
+                _ = self.wall_timer.fired() => Woken::Timer,
                 () = self.wake.notified() => Woken::Queue,
             };
             match woken {
@@ -194,7 +198,7 @@ impl<'a> Driver<'a> {
                     info!(signal = "SIGHUP", "reading the file again");
                     self.begin_reload(None, None);
                 }
-                Woken::Read(read) => self.finish_reload(read).await,
+                Woken::Read(read) => self.finish_reload(*read).await,
                 Woken::TrialOver => self.take_back().await,
                 Woken::Drift => self.mend().await,
                 Woken::Timer | Woken::Queue => {}
@@ -210,7 +214,8 @@ impl<'a> Driver<'a> {
 
     fn arm_timer(&mut self) -> Result<(), DaemonError> {
         let deadline = self.tunnel.deadline().map(|time| time.0);
-        self.timer.arm(deadline).map_err(failed("arm the timer"))
+        self.timer.arm(deadline).map_err(failed("arm the timer"))?;
+        self.wall_timer.arm(self.tunnel.wall_deadline()).map_err(failed("arm the timer of the wall clock"))
     }
 
     /// What waits in the queues, and what is due.
@@ -273,6 +278,7 @@ impl<'a> Driver<'a> {
             }
             Event::GivenUp { .. }
             | Event::Silent { .. }
+            | Event::Expired { .. }
             | Event::PrefixMoved { .. }
             | Event::UnderLoad(_) => {}
         }

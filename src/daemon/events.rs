@@ -130,6 +130,9 @@ impl Events {
             What::Unanswered { attempts } => say!(debug, attempts, "an initiation went unanswered"),
             What::GivenUp => say!(warn, "handshake given up after 90 s without an answer"),
             What::Silent => say!(info, "silent: its last session has expired"),
+            What::Expired => {
+                say!(warn, "expired: its time (`expires`) is over, and it is not let in any more")
+            }
             What::PrefixMoved { prefix, from, to } => {
                 say!(warn, prefix, from, to, "allowed IP moved to another peer");
             }
@@ -172,6 +175,7 @@ fn told_by_tunnel(event: &Event) -> (Option<Who>, What) {
         }
         Event::GivenUp { key, label, .. } => ((key, label), What::GivenUp),
         Event::Silent { key, label, .. } => ((key, label), What::Silent),
+        Event::Expired { key, label, .. } => ((key, label), What::Expired),
         Event::PrefixMoved { prefix, from, to } => {
             let (prefix, from, to) = (prefix.to_string(), from.to_string(), to.to_string());
             return (None, What::PrefixMoved { prefix, from, to });

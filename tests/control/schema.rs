@@ -96,6 +96,7 @@ fn all_events() -> Vec<What> {
         What::Unanswered { attempts: 1 },
         What::GivenUp,
         What::Silent,
+        What::Expired,
         What::PrefixMoved { prefix: text(), from: text(), to: text() },
         What::UnderLoad { on: true },
         What::Refused {

@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use super::super::words::{Paint, ago, bytes, count, duration, printable, rate};
+use crate::config::date;
 use crate::control::Operation;
 use crate::control::schema::{PeerReport, RefusalReport, StatusReport};
 use crate::forward::Refusal;
@@ -70,6 +72,9 @@ impl Page<'_> {
             let seconds = count(seconds as usize, "second");
             bad(page, &format!("on trial: taken back in {seconds}, unless `vpnd confirm` follows"));
         }
+        if let Some(why) = &operation.not_in_force {
+            bad(page, &format!("the file, as it was reloaded last, is not in force: {}", printable(why)));
+        }
         if operation.link_down {
             bad(page, "the device was set down from outside: it carries nothing");
         }
@@ -109,6 +114,9 @@ impl Page<'_> {
             self.field(page, "rate", &format!("{} received, {} sent", rate(*rx), rate(*tx)));
         }
         self.field(page, "allowed IPs", &prefixes(&peer.allowed_ips));
+        if let Some(moment) = peer.expires.filter(|_| !peer.expired) {
+            self.field(page, "expires", &moment_shown(moment));
+        }
         if peer.persistent_keepalive != 0 {
             let every = count(peer.persistent_keepalive.into(), "second");
             self.field(page, "keepalive", &format!("every {every}"));
@@ -152,6 +160,10 @@ fn is_harmless(refusal: &RefusalReport) -> bool {
 
 /// One word for how it stands, then why one may say so; where something can be done, what.
 fn state(peer: &PeerReport, now: f64, paint: Paint) -> Vec<String> {
+    if let Some(moment) = peer.expires.filter(|_| peer.expired) {
+        let ago = ago(now - moment);
+        return vec![format!("{} on {} ({ago}): not let in", paint.bad("expired"), moment_shown(moment))];
+    }
     let handshake = peer.last_handshake.map(|at| format!("last handshake {}", ago(now - at)));
     let heard = peer.last_received_s.map(|seconds| format!(", last heard {}", ago(seconds)));
     let heard = heard.unwrap_or_default();
@@ -193,6 +205,10 @@ fn state(peer: &PeerReport, now: f64, paint: Paint) -> Vec<String> {
     lines
 }
 
+fn moment_shown(unix_seconds: f64) -> String {
+    date::shown(Duration::try_from_secs_f64(unix_seconds).unwrap_or_default())
+}
+
 /// The first few: a peer may have 100,000.
 fn prefixes(all: &[String]) -> String {
     const SHOWN: usize = 8;
@@ -226,6 +242,8 @@ mod tests {
             tx_packets: 1,
             allowed_ips: (0..10).map(|n| format!("10.0.{n}.0/24")).collect(),
             persistent_keepalive: 25,
+            expires: None,
+            expired: false,
             staged: 0,
             attempts: 0,
             untaken: 0,
@@ -279,6 +297,39 @@ mod tests {
     fn page(colour: bool, next: bool, width: Option<usize>) -> String {
         let rates = HashMap::from([("KEY=".to_owned(), (1.25e6, 0.0))]);
         Page { report: &report(), rates: &rates, paint: Paint(colour), width }.text(next, false)
+    }
+
+    #[test]
+    fn what_operators_and_other_programs_did_is_said_in_words_and_nothing_where_nothing_was() {
+        let nothing = page(false, false, None);
+        for word in ["differs", "trial", "put back", "set down", "in force", "again and again"] {
+            assert!(!nothing.contains(word), "{word}: {nothing}");
+        }
+        let operation = Operation {
+            differs: vec!["mtu 1420 → 1300".to_owned(), "peer a\u{1b}: added".to_owned()],
+            confirm_within_s: Some(1),
+            not_in_force: Some("peer.toml:3: found nothing".to_owned()),
+            link_down: true,
+            put_back: 2,
+            put_back_last: Some("add route 10.0.0.0/8 dev vpn0 table main".to_owned()),
+            contested: true,
+            ..Operation::default()
+        };
+        let report = StatusReport { operation, ..report() };
+        let page = Page { report: &report, rates: &HashMap::new(), paint: Paint(false), width: None };
+        let text = page.text(false, false);
+        for line in [
+            "  on trial: taken back in 1 second, unless `vpnd confirm` follows",
+            "  the file, as it was reloaded last, is not in force: peer.toml:3: found nothing",
+            "  the device was set down from outside: it carries nothing",
+            "  another program removes or replaces addresses, routes or rules of ours again and again",
+            "  put back      2 things, last: add route 10.0.0.0/8 dev vpn0 table main",
+            "  differs from the file, as changed by hand (`vpnd reload` goes back to it):",
+            "    mtu 1420 → 1300",
+            "    peer a\u{fffd}: added",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
     }
 
     #[test]

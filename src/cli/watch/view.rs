@@ -191,6 +191,7 @@ fn told(now: f64, event: &EventReport) -> String {
         What::Unanswered { attempts } => format!("{} unanswered", count(*attempts as usize, "initiation")),
         What::GivenUp => "handshake given up".to_owned(),
         What::Silent => "silent".to_owned(),
+        What::Expired => "expired: not let in any more".to_owned(),
         What::Refused { count: times, text, .. } => format!("refused ({times}): {text}"),
         What::PrefixMoved { prefix, .. } => format!("{prefix} moved to another peer"),
         What::UnderLoad { on } => if *on { "under load" } else { "no longer under load" }.to_owned(),

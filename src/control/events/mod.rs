@@ -87,6 +87,8 @@ pub enum What {
     GivenUp,
     /// Its last session expired and no new one came.
     Silent,
+    /// The time up to which the peer is let in is over.
+    Expired,
     /// A prefix moved from one peer to another by a change.
     PrefixMoved {
         /// Which.
@@ -170,7 +172,7 @@ pub enum What {
 
 impl What {
     /// The name of each event that is recorded, as it stands in `event`.
-    pub const NAMES: [&'static str; 19] = [
+    pub const NAMES: [&'static str; 20] = [
         "started",
         "stopping",
         "connected",
@@ -179,6 +181,7 @@ impl What {
         "unanswered",
         "given_up",
         "silent",
+        "expired",
         "prefix_moved",
         "under_load",
         "refused",
@@ -203,6 +206,7 @@ impl What {
             What::Unanswered { .. } => "unanswered",
             What::GivenUp => "given_up",
             What::Silent => "silent",
+            What::Expired => "expired",
             What::PrefixMoved { .. } => "prefix_moved",
             What::UnderLoad { .. } => "under_load",
             What::Refused { .. } => "refused",

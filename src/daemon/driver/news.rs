@@ -37,6 +37,7 @@ impl Driver<'_> {
         match news {
             News::Reloaded { changed, confirm_within_s } => {
                 count.reloads += 1;
+                count.not_in_force = None;
                 match confirm_within_s {
                     Some(seconds) => info!(
                         event,
@@ -49,6 +50,7 @@ impl Driver<'_> {
             }
             News::ReloadRefused { why } => {
                 count.reloads_refused += 1;
+                count.not_in_force = why.lines().next().map(str::to_owned);
                 for line in why.lines().take(LINES) {
                     error!(event, "not reloaded, nothing changed: {line}");
                 }
@@ -56,6 +58,7 @@ impl Driver<'_> {
             News::Confirmed => info!(event, "what was reloaded is confirmed"),
             News::TakenBack { changed } => {
                 count.reloads_taken_back += 1;
+                count.not_in_force = Some("nobody confirmed it".to_owned());
                 warn!(
                     event,
                     changes = changed.len(),
