@@ -88,7 +88,7 @@ async fn the_report_has_the_documented_fields() {
         "endpoint": "192.0.2.7:1000", "local": "192.0.2.1", "connected": true, "connected_since": 1_699_999_000.0, "session_age_s": 179.0,
         "last_handshake": 1_699_999_999.5, "last_received_s": null, "rx_bytes": 1, "tx_bytes": 2, "rx_packets": 3,
         "tx_packets": 4, "allowed_ips": ["10.0.0.0/8"], "persistent_keepalive": 25, "staged": 5, "attempts": 6,
-        "untaken": 7,
+        "untaken": 7, "expires": null, "expired": false,
     });
     assert_eq!(report["peers"][0], expected);
     assert_eq!(report["peers"][1]["connected"], false, "a session of 180 s is dead");
