@@ -14,7 +14,7 @@ pub mod wire; // bytes ⇄ types: the four messages, IP and ICMP headers, ECN
 #[cfg(feature = "daemon")]
 pub mod cli; // the commands; the only place that prints
 #[cfg(feature = "daemon")]
-pub mod control; // the control sockets: `wg`'s text protocol, and status as JSON
+pub mod control; // the control sockets: `wg`'s text protocol; status, events and metrics over HTTP
 #[cfg(feature = "daemon")]
 pub mod daemon; // composition: start order, signals, stop order
 #[cfg(feature = "daemon")]

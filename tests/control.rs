@@ -6,6 +6,9 @@ mod control {
     pub mod fake;
     mod hostile;
     mod http;
+    mod metrics;
+    mod schema;
     mod sockets;
+    mod streams;
     mod wg;
 }

@@ -14,6 +14,7 @@ use hyper::{
     header::HOST,
 };
 use hyper_util::rt::TokioIo;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::{net::UnixStream, task::JoinHandle, time::timeout};
 
 /// A daemon that does not answer within this time does not work.
@@ -21,6 +22,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// No answer is larger.
 const ANSWER_BYTES: usize = 1 << 30;
+
+/// No line of a stream is longer.
+const LINE_BYTES: usize = 1 << 20;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -83,6 +87,30 @@ pub(super) fn name_of(socket: &Path) -> String {
     socket.file_stem().unwrap_or_default().to_string_lossy().into_owned()
 }
 
+/// A text as the value of a parameter.
+pub(super) fn encoded(text: &str) -> String {
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
+}
+
+/// `GET path`, whole.
+pub(super) async fn get(socket: &Path, path: &str) -> Result<Bytes, AskError> {
+    let no_answer = |why: String| AskError::NoAnswer { socket: socket.to_owned(), why };
+    let stream = connect(socket).await?;
+    let whole = async {
+        let (response, connection) = request(stream, hyper::Method::GET, path).await?;
+        let code = response.status().as_u16();
+        let bytes = Limited::new(response, ANSWER_BYTES).collect().await?.to_bytes();
+        connection.abort();
+        Ok::<_, Box<dyn std::error::Error + Send + Sync>>((code, bytes))
+    };
+    match timeout(PATIENCE, whole).await {
+        Ok(Ok((200, bytes))) => Ok(bytes),
+        Ok(Ok((_, bytes))) => Err(no_answer(complaint(&bytes))),
+        Ok(Err(error)) => Err(no_answer(error.to_string())),
+        Err(_) => Err(no_answer(format!("nothing came for {} seconds", PATIENCE.as_secs()))),
+    }
+}
+
 /// `POST path`, and its answer; a refusal is [`AskError::Refused`]. It may take so long.
 pub(super) async fn post(socket: &Path, path: &str, patience: Duration) -> Result<Bytes, AskError> {
     let no_answer = |why: String| AskError::NoAnswer { socket: socket.to_owned(), why };
@@ -101,6 +129,28 @@ pub(super) async fn post(socket: &Path, path: &str, patience: Duration) -> Resul
         Ok(Err(error)) => Err(no_answer(error.to_string())),
         Err(_) => Err(no_answer(format!("nothing came for {} seconds", patience.as_secs()))),
     }
+}
+
+/// `GET path`, line by line as they come.
+pub(super) async fn stream(socket: &Path, path: &str) -> Result<Lines, AskError> {
+    let no_answer = |why: String| AskError::NoAnswer { socket: socket.to_owned(), why };
+    let stream = connect(socket).await?;
+    let (response, connection) = match timeout(PATIENCE, request(stream, hyper::Method::GET, path)).await {
+        Ok(Ok(begun)) => begun,
+        Ok(Err(error)) => return Err(no_answer(error.to_string())),
+        Err(_) => return Err(no_answer(format!("nothing came for {} seconds", PATIENCE.as_secs()))),
+    };
+    let connection = Connection(connection);
+    if response.status().as_u16() != 200 {
+        let said = Limited::new(response, LINE_BYTES).collect().await.map(|body| body.to_bytes());
+        return Err(no_answer(said.map_or_else(|error| error.to_string(), |said| complaint(&said))));
+    }
+    Ok(Lines {
+        body: response.into_body(),
+        waiting: Vec::new(),
+        socket: socket.to_owned(),
+        _connection: connection,
+    })
 }
 
 /// The `error` of an answer, or all of it.
@@ -140,6 +190,50 @@ async fn request(stream: UnixStream, method: hyper::Method, path: &str) -> Resul
         hyper::Request::builder().method(method).uri(path).header(HOST, "vpnd").body(Empty::<Bytes>::new());
     let request = request.expect("paths are ours, and their parameters encoded");
     Ok((client.send_request(request).await?, connection))
+}
+
+/// Ends with who reads from it.
+struct Connection(JoinHandle<()>);
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Lines as they come.
+pub(super) struct Lines {
+    body: Incoming,
+    waiting: Vec<u8>,
+    socket: PathBuf,
+    _connection: Connection,
+}
+
+impl Lines {
+    /// The next line, without its end; `None`: the daemon has closed in good order. It is safe to drop and call again.
+    pub(super) async fn next(&mut self) -> Result<Option<String>, AskError> {
+        let broken = |why: String| AskError::NoAnswer { socket: self.socket.clone(), why };
+        loop {
+            if let Some(end) = self.waiting.iter().position(|byte| *byte == b'\n') {
+                let rest = self.waiting.split_off(end + 1);
+                let mut line = std::mem::replace(&mut self.waiting, rest);
+                line.truncate(end);
+                return String::from_utf8(line).map(Some).map_err(|error| broken(error.to_string()));
+            }
+            if self.waiting.len() > LINE_BYTES {
+                return Err(broken("a line without an end".to_owned()));
+            }
+            match self.body.frame().await {
+                None => return Ok(None),
+                Some(Err(_)) => return Err(broken("the daemon has gone".to_owned())),
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.waiting.extend_from_slice(&data);
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// An answer, read as what it should be.

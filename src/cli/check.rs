@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
+use super::advice;
 use super::disk::{self, ReadError};
 use crate::{
     config::{Config, date},
@@ -19,14 +20,20 @@ pub struct Check {
     pub files: Vec<PathBuf>,
 }
 
-/// `vpnd check FILE…`: a line for each good file, a line on standard error for each problem. 78 if a file is
+/// `vpnd check FILE…`: a line for each good file, a line on standard error for each problem, and for each warning, which
+/// alters nothing. 78 if a file is
 /// wrong, else 1 if one cannot be read, else 0.
 pub fn run(args: &Check) -> ExitCode {
     let (mut wrong, mut unreadable) = (false, false);
     let mut good = String::new();
     for path in &args.files {
         match disk::read_config(path) {
-            Ok(config) => good.push_str(&format!("{}: ok: {}\n", path.display(), summary(&config))),
+            Ok(config) => {
+                good.push_str(&format!("{}: ok: {}\n", path.display(), summary(&config)));
+                for advice in advice::on(&config) {
+                    eprintln!("{}: warning: {advice}", path.display());
+                }
+            }
             Err(error) => {
                 wrong |= matches!(error, ReadError::Refused(_));
                 unreadable |= matches!(error, ReadError::Unreadable(_));

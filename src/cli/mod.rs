@@ -1,16 +1,22 @@
 //! The commands; the only place that prints. `vpnd --config FILE` is the daemon, the rest stand beside it.
 
-mod ask; // questions to running daemons
+mod advice; // what check says of a file that is right
+mod ask; // questions to the daemons that run
 pub mod check; // check
 pub mod convert; // import, export
 pub mod disk; // configurations and secrets as files
+pub mod events; // events
+mod journal; // the journal's own protocol
 pub mod keys; // genkey, genpsk, pubkey
 pub mod lab; // lab
+mod log; // where the daemon's log goes
 pub mod pages; // completions, and man pages
 pub mod people; // add-peer, remove-peer, rename-peer, qr
 pub mod reload; // reload, confirm
 mod rewrite; // a configuration that is altered
 pub mod status; // status
+mod watch; // status --watch
+mod words; // numbers and times as people say them
 
 use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
@@ -70,6 +76,8 @@ enum Command {
     Export(convert::Convert),
     /// Show running tunnels: who is connected, and what is wrong.
     Status(status::Args),
+    /// Print what happens, as lines of JSON, as it happens.
+    Events(events::Args),
     /// Read the file of a running tunnel again, and apply what changed.
     Reload(reload::Args),
     /// Keep what `reload --confirm` changed.
@@ -95,6 +103,7 @@ pub fn main() -> ExitCode {
         Some(Command::Import(args)) => convert::import(&args),
         Some(Command::Export(args)) => convert::export(&args),
         Some(Command::Status(args)) => in_runtime(status::run(args)),
+        Some(Command::Events(args)) => in_runtime(events::run(args)),
         Some(Command::Reload(args)) => in_runtime(reload::reload(args)),
         Some(Command::Confirm(args)) => in_runtime(reload::confirm(args)),
         Some(Command::AddPeer(args)) => people::add_peer(&args),
@@ -108,10 +117,13 @@ pub fn main() -> ExitCode {
 }
 
 fn run_daemon(args: DaemonArgs) -> ExitCode {
-    if let Err(error) = log_to_stderr(&args.log) {
-        eprintln!("vpnd: --log {}: {error}; give error, warn, info, debug or trace", args.log);
-        return ExitCode::from(2);
-    }
+    let journal = match log::start(&args.log) {
+        Ok(journal) => journal,
+        Err(error) => {
+            eprintln!("vpnd: --log {}: {error}; give error, warn, info, debug or trace", args.log);
+            return ExitCode::from(2);
+        }
+    };
     let path = args.config.expect("clap requires --config where there is no command");
     let config = match disk::read_config(&path) {
         Ok(config) => config,
@@ -122,7 +134,7 @@ fn run_daemon(args: DaemonArgs) -> ExitCode {
     };
     let rekey_after = args.rekey_after.map_or(REKEY_AFTER_TIME, Duration::from_secs);
     let read_config = Arc::new(move || disk::read_config(&path).map_err(|error| error.to_string()));
-    let options = Options { read_config, run_dir: args.run_dir, timing: Timing { rekey_after } };
+    let options = Options { read_config, run_dir: args.run_dir, timing: Timing { rekey_after }, journal };
     match daemon::run(config, options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -140,21 +152,4 @@ fn in_runtime(command: impl Future<Output = ExitCode>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// Under a service manager the journal has the time, and wants no colour.
-fn log_to_stderr(filter: &str) -> Result<(), tracing_subscriber::filter::ParseError> {
-    use std::io::IsTerminal;
-    let filter: tracing_subscriber::EnvFilter = filter.parse()?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false);
-    if std::env::var_os("JOURNAL_STREAM").is_some() {
-        builder.without_time().init();
-    } else {
-        builder.init();
-    }
-    Ok(())
 }

@@ -27,7 +27,11 @@ pub(super) fn config() -> impl Strategy<Value = Config> {
                 NAMES.iter().zip(named).find(|(_, owner)| *owner == number).map(|(name, _)| (*name).into());
             peer
         });
-        Config { interface, peers: peers.filter(|peer| peer.public_key != own_key).collect() }
+        Config {
+            interface,
+            peers: peers.filter(|peer| peer.public_key != own_key).collect(),
+            hooks: Vec::new(),
+        }
     })
 }
 
@@ -47,7 +51,7 @@ fn interface() -> impl Strategy<Value = (usize, Interface)> {
         |(own, name, (listen_port, mtu, fwmark), address, table)| {
             let address = address.into_iter().map(|net| net.parse().unwrap()).collect();
             let private_key = PrivateKey::new([1; 32]);
-            let (offload, workers, nice) = (true, None, None);
+            let (offload, workers, nice, metrics_listen) = (true, None, None, None);
             let (clients, sockets) = (Clients::default(), SocketAccess::default());
             let interface = Interface {
                 name,
@@ -62,6 +66,7 @@ fn interface() -> impl Strategy<Value = (usize, Interface)> {
                 nice,
                 clients,
                 sockets,
+                metrics_listen,
             };
             (own, interface)
         },

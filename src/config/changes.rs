@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 
 use ipnet::IpNet;
 
-use super::{Config, EndpointName, Interface, Peer, date, words};
+use super::{Config, EndpointName, Hook, Interface, Peer, date, words};
 use crate::{
     noise::{PresharedKey, PrivateKey, PublicKey},
     tunnel::{AllowedIpOp, Change, Expires, PeerChange, PeerStatus, Status},
@@ -60,17 +60,19 @@ pub struct Baseline {
     pub interface: Interface,
     public_key: PublicKey,
     peers: Vec<Peer>,
+    /// As they stand in the file.
+    pub hooks: Vec<Hook>,
 }
 
 impl From<Config> for Baseline {
     fn from(config: Config) -> Self {
-        let Config { mut interface, mut peers } = config;
+        let Config { mut interface, mut peers, hooks } = config;
         let public_key = interface.private_key.public_key();
         interface.private_key = PrivateKey::new([0; 32]);
         for key in peers.iter_mut().filter_map(|peer| peer.preshared_key.as_mut()) {
             *key = PresharedKey::new(key.fingerprint());
         }
-        Self { interface, public_key, peers }
+        Self { interface, public_key, peers, hooks }
     }
 }
 

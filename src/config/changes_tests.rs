@@ -166,7 +166,7 @@ trait Shuffled: Strategy<Value = Config> + Sized {
             let order = Just((0..config.peers.len()).collect::<Vec<_>>()).prop_shuffle();
             order.prop_map(move |order| {
                 let peers = order.iter().map(|at| config.peers[*at].clone()).collect();
-                Config { interface: config.interface.clone(), peers }
+                Config { interface: config.interface.clone(), peers, hooks: Vec::new() }
             })
         })
     }

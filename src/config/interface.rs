@@ -1,6 +1,10 @@
 //! `[interface]`.
 
-use std::{collections::HashSet, net::IpAddr, num::NonZeroUsize};
+use std::{
+    collections::HashSet,
+    net::{IpAddr, SocketAddr},
+    num::NonZeroUsize,
+};
 
 use ipnet::IpNet;
 
@@ -42,6 +46,7 @@ pub(super) struct Draft {
     pub(super) nice: Option<i8>,
     pub(super) clients: Clients,
     pub(super) sockets: SocketAccess,
+    pub(super) metrics_listen: Option<SocketAddr>,
 }
 
 impl Draft {
@@ -60,6 +65,7 @@ impl Draft {
             nice: nice(&mut fields, report),
             clients: clients::read(&mut fields, report),
             sockets: sockets(&mut fields, report),
+            metrics_listen: metrics_listen(&mut fields, report),
         };
         let subject = fields.subject.clone();
         for Found { at, value } in fields.left_over() {
@@ -95,6 +101,7 @@ impl Draft {
             nice: self.nice,
             clients: self.clients,
             sockets: self.sockets,
+            metrics_listen: self.metrics_listen,
         })
     }
 }
@@ -200,6 +207,20 @@ fn nice(fields: &mut Fields<'_>, report: &mut Report<'_>) -> Option<i8> {
     let remedy = "write a number from -20 (before all others) to 19 (after them), or take it out for -10";
     let nice = fields.number(report, "nice", -20..=19, |_| None, remedy)?;
     i8::try_from(nice.value).ok()
+}
+
+/// An address and a port: names resolve to too much.
+fn metrics_listen(fields: &mut Fields<'_>, report: &mut Report<'_>) -> Option<SocketAddr> {
+    const KEY: &str = "metrics_listen";
+    let Found { at, value } = fields.text(report, KEY, "127.0.0.1:9586")?;
+    match value.parse::<SocketAddr>() {
+        Ok(address) if address.port() != 0 => Some(address),
+        _ => {
+            let remedy = "write an address and a port, such as \"127.0.0.1:9586\" or \"[::1]:9586\"";
+            fields.refuse(report, at, KEY, Flaw::new(format!("{value:?}"), remedy));
+            None
+        }
+    }
 }
 
 fn sockets(fields: &mut Fields<'_>, report: &mut Report<'_>) -> SocketAccess {

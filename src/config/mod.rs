@@ -12,6 +12,7 @@ mod secrecy;
 
 pub mod date; // dates as moments, and back
 mod fields;
+pub mod hook;
 mod interface;
 mod keys;
 mod peer;
@@ -37,6 +38,7 @@ pub use allot::{AllotError, own_addresses};
 pub use changes::{Baseline, Difference, Followed, Own, Running, followed};
 pub use clients::Clients;
 pub use edit::EditError;
+pub use hook::Hook;
 pub use keys::CREDENTIAL;
 pub use problem::{Problem, Problems};
 pub use unknown::nearest_name;
@@ -61,6 +63,8 @@ pub struct Config {
     pub interface: Interface,
     /// `[[peer]]`, in order.
     pub peers: Vec<Peer>,
+    /// `[[hook]]`, in order.
+    pub hooks: Vec<Hook>,
 }
 
 /// `[interface]`.
@@ -88,6 +92,8 @@ pub struct Interface {
     pub nice: Option<i8>,
     /// For the configurations that `vpnd add-peer` makes for clients.
     pub clients: Clients,
+    /// Where metrics are served over TCP; absent: nowhere.
+    pub metrics_listen: Option<SocketAddr>,
     /// Who may speak to the control sockets.
     pub sockets: SocketAccess,
 }

@@ -5,10 +5,11 @@ use std::{ops::Range, path::Path};
 use toml_edit::{Item, TableLike, Value};
 
 use super::{
-    Config, KeyFiles, Peer, Problems,
+    Config, Hook, KeyFiles, Peer, Problems,
     census::Census,
     document,
     fields::{Fields, describe},
+    hook::{self, MAX_HOOKS},
     interface::Draft,
     keys::Secrets,
     peer,
@@ -32,11 +33,15 @@ pub(super) fn read(
         census: Census::default(),
         interface: None,
         peers: Vec::new(),
+        hooks: Vec::new(),
+        hooks_seen: 0,
         incomplete: false,
     };
-    if sections.len() > MAX_PEERS + 2 {
-        // Text above the first header and [interface] come on top.
-        reader.refuse_too_many(sections.len() - 2);
+    let hooks = sections.iter().filter(|section| text[(*section).clone()].starts_with("[[hook")).count();
+    // Text above the first header and [interface] come on top.
+    let peers = sections.len() - hooks.min(MAX_HOOKS);
+    if peers > MAX_PEERS + 2 {
+        reader.refuse_too_many(peers - 2);
         return Err(reader.report.into_problems());
     }
     for section in sections {
@@ -52,6 +57,8 @@ struct Reader<'a> {
     census: Census,
     interface: Option<(usize, Draft)>,
     peers: Vec<Peer>,
+    hooks: Vec<Hook>,
+    hooks_seen: usize,
     /// A piece was refused as a whole: what is missing may stand there.
     incomplete: bool,
 }
@@ -71,6 +78,7 @@ impl Reader<'_> {
             match name.as_str() {
                 "interface" => self.interface(item, base, at),
                 "peer" => self.peer(item, base, at),
+                "hook" => self.hook(item, base, at),
                 _ => self.report.refuse(at, &Subject::File, &name, unknown::table(&name)),
             }
         }
@@ -126,6 +134,39 @@ impl Reader<'_> {
         self.peers.push(peer);
     }
 
+    /// `[[hook]]`, or an array of inline tables.
+    fn hook(&mut self, item: &mut Item, base: usize, at: usize) {
+        match item {
+            Item::ArrayOfTables(tables) => tables.iter_mut().for_each(|table| self.one_hook(table, base, at)),
+            Item::Value(Value::Array(array)) if array.iter().all(Value::is_inline_table) => {
+                for table in array.iter_mut() {
+                    let at = table.span().map_or(at, |span| base + span.start);
+                    if let Value::InlineTable(table) = table {
+                        self.one_hook(table, base, at);
+                    }
+                }
+            }
+            Item::Table(table) if table.is_implicit() => self.refuse_inner_tables("hook", table, at),
+            other => {
+                let flaw =
+                    Flaw::new(describe(other), "write [[hook]], in two brackets, once for each command");
+                self.report.refuse(at, &Subject::File, "hook", flaw);
+            }
+        }
+    }
+
+    fn one_hook(&mut self, table: &mut dyn TableLike, base: usize, at: usize) {
+        self.hooks_seen += 1;
+        let subject = Subject::Hook { number: self.hooks_seen };
+        if self.hooks_seen > MAX_HOOKS {
+            let flaw =
+                Flaw::new(format!("more than {MAX_HOOKS} hooks"), "let one command do the work of several");
+            return self.report.refuse(at, &subject, "", flaw);
+        }
+        let fields = Fields::new(table, base, at, subject);
+        self.hooks.extend(hook::read(fields, &mut self.report));
+    }
+
     /// `[interface.x]`, `[peer.x]`: no key is a table.
     fn refuse_inner_tables(&mut self, name: &str, table: &toml_edit::Table, at: usize) {
         for (inner, _) in table.iter() {
@@ -162,7 +203,9 @@ impl Reader<'_> {
         }
         self.census.check_endpoints(draft.table, &self.peers, &mut self.report);
         match draft.finish() {
-            Some(interface) if self.report.is_clean() => Ok(Config { interface, peers: self.peers }),
+            Some(interface) if self.report.is_clean() => {
+                Ok(Config { interface, peers: self.peers, hooks: self.hooks })
+            }
             _ => Err(self.report.into_problems()),
         }
     }

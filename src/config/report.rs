@@ -18,6 +18,11 @@ pub(super) enum Subject {
         /// If it has one.
         name: Option<String>,
     },
+    /// `[[hook]]`.
+    Hook {
+        /// From 1, as people count.
+        number: usize,
+    },
 }
 
 impl Subject {
@@ -26,6 +31,7 @@ impl Subject {
         let table = match self {
             Self::File => return key.to_owned(),
             Self::Interface => "interface".to_owned(),
+            Self::Hook { number } => format!("hook[{number}]"),
             Self::Peer { name: Some(name), .. } => format!("peer {name:?}"),
             Self::Peer { number, name: None } => format!("peer[{number}]"),
         };

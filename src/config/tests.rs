@@ -93,7 +93,7 @@ persistent_keepalive = "off"
         key(1),
         key(2)
     );
-    let Config { interface, peers } = read(&text).unwrap();
+    let Config { interface, peers, .. } = read(&text).unwrap();
     assert_eq!(interface.name, "wg-home");
     assert_eq!(interface.private_key.expose(), SECRET.parse::<PrivateKey>().unwrap().expose());
     assert_eq!((interface.listen_port, interface.mtu, interface.fwmark), (Some(51820), 1380, Some(0xca6c)));
@@ -201,7 +201,7 @@ fn an_unknown_key_is_refused_with_the_nearest() {
         "peer.toml:3: interface.colour: found the unknown key \"colour\"; take it out; the keys here are name, \
          private_key, private_key_file, listen_port, address, mtu, fwmark, table, offload, workers, nice, \
          public_endpoint, client_allowed_ips, client_dns, client_mtu, client_keepalive, client_folder, socket_owner, \
-         socket_group, socket_mode",
+         socket_group, socket_mode, metrics_listen",
     );
 }
 
@@ -215,7 +215,7 @@ fn keys_of_wg_quick_that_vpnd_lacks_say_why() {
     for key in ["pre_up", "post_up", "pre_down", "post_down", "PostUp"] {
         let problems = told(&interface(&format!("{key} = \"x\"")));
         assert!(problems[0].contains(&format!("found {key:?}, which vpnd does not have")), "{problems:?}");
-        assert!(problems[0].contains("vpnd runs no commands"), "{problems:?}");
+        assert!(problems[0].contains("vpnd runs no commands at start and stop"), "{problems:?}");
     }
     let problems = told(&interface("save_config = true"));
     assert!(problems[0].ends_with("take it out: a running vpnd never writes this file"), "{problems:?}");
@@ -229,8 +229,8 @@ fn an_unknown_table_is_refused_with_the_nearest() {
     );
     refuses(
         &interface("[zzz]"),
-        "peer.toml:3: zzz: found the unknown table or key \"zzz\"; take it out; the tables are [interface] and \
-         [[peer]]",
+        "peer.toml:3: zzz: found the unknown table or key \"zzz\"; take it out; the tables are [interface], \
+         [[peer]] and [[hook]]",
     );
     refuses(
         &interface("[interface.inner]\na = 1"),
@@ -747,7 +747,7 @@ fn sockets_are_their_owners_alone_until_a_group_is_named_and_never_everybodys() 
 #[test]
 fn the_annotated_sample_names_every_key() {
     let text = include_str!("../../config/peer.toml");
-    for key in unknown::INTERFACE.iter().chain(unknown::PEER) {
+    for key in unknown::INTERFACE.iter().chain(unknown::PEER).chain(unknown::HOOK) {
         let named = text.lines().any(|line| line.trim_start_matches("# ").starts_with(&format!("{key} = ")));
         assert!(named, "{key} is not explained");
     }
@@ -761,12 +761,18 @@ fn what_the_sample_comments_out_is_accepted_too() {
             Some(code) if code.contains(" = ") && !code.contains('…') && !code.contains(':') => {
                 format!("{code}\n")
             }
+            Some("[[hook]]") => "[[hook]]\n".to_owned(),
             _ => format!("{line}\n"),
         })
         .collect();
     let config = read(&text).unwrap();
     assert_eq!((config.interface.fwmark, config.peers[0].persistent_keepalive), (Some(0xca6c), 25));
     assert!(config.peers[0].preshared_key.is_some());
+    assert_eq!(
+        (config.hooks.len(), config.interface.metrics_listen.is_none()),
+        (1, true),
+        "its line has a colon"
+    );
 }
 
 /// A file with so many peers, two prefixes each.
@@ -882,4 +888,57 @@ proptest! {
             prop_assert!(report.is_clean(), "{}", report.into_problems());
         }
     }
+}
+
+#[test]
+fn hooks_are_read_with_their_defaults() {
+    let text = interface(
+        "metrics_listen = \"[::1]:9586\"\n[[hook]]\nrun = [\"/bin/true\"]\n[[hook]]\nrun = [\"/bin/echo\", \"a b\"]\n\
+         events = [\"refused\"]\ntimeout = 3",
+    );
+    let config = read(&text).unwrap();
+    assert_eq!(config.interface.metrics_listen, Some("[::1]:9586".parse().unwrap()));
+    let [first, second] = &config.hooks[..] else { panic!("{:?}", config.hooks) };
+    assert_eq!(
+        (first.program.to_str(), first.arguments.len(), first.timeout.as_secs()),
+        (Some("/bin/true"), 0, 10)
+    );
+    assert_eq!(first.events, ["connected", "roamed", "silent"]);
+    assert_eq!((&second.arguments[..], second.timeout.as_secs()), (&["a b".to_owned()][..], 3));
+    assert_eq!(second.events, ["refused"]);
+}
+
+#[test]
+fn hooks_that_cannot_work_are_refused() {
+    let cases = [
+        ("", "run: found no command; add run = [\"/usr/local/bin/on-event\"]"),
+        ("run = []", "run: found an empty list; write run = [\"/usr/local/bin/on-event\"]"),
+        ("run = \"/bin/true\"", "run: found the text \"/bin/true\"; write a list: run = [\"/bin/true\"]"),
+        (
+            "run = [\"notify\"]",
+            "run: found the program \"notify\"; write its whole path, such as /usr/local/bin/on-event; no shell looks \
+             for it",
+        ),
+        (
+            "run = [\"/bin/true\"]\ntimeout = 0",
+            "timeout: found the number 0; write seconds from 1 to 300, or take it out for 10",
+        ),
+        (
+            "run = [\"/bin/true\"]\ntimeuot = 1",
+            "timeuot: found the unknown key \"timeuot\"; write timeout, or take the line out",
+        ),
+    ];
+    for (lines, told_as) in cases {
+        let problems = told(&interface(&format!("[[hook]]\n{lines}")));
+        let [problem] = &problems[..] else { panic!("{lines}: {problems:?}") };
+        assert!(problem.ends_with(&format!("hook[1].{told_as}")), "{problem}");
+    }
+    let problems = told(&interface("[[hook]]\nrun = [\"/bin/true\"]\nevents = [\"conected\"]"));
+    assert!(problems[0].contains("the unknown event \"conected\"; write some of started, "), "{problems:?}");
+    for address in ["localhost:9586", "127.0.0.1", "127.0.0.1:0"] {
+        let problems = told(&interface(&format!("metrics_listen = {address:?}")));
+        assert!(problems[0].contains("write an address and a port"), "{problems:?}");
+    }
+    let many = "[[hook]]\nrun = [\"/bin/true\"]\n".repeat(33);
+    assert!(told(&interface(&many))[0].contains("hook[33]: found more than 32 hooks"));
 }

@@ -24,6 +24,7 @@ pub(super) const INTERFACE: &[&str] = &[
     "socket_owner",
     "socket_group",
     "socket_mode",
+    "metrics_listen",
 ];
 /// Keys of `[[peer]]`.
 pub(super) const PEER: &[&str] = &[
@@ -36,8 +37,10 @@ pub(super) const PEER: &[&str] = &[
     "persistent_keepalive",
     "expires",
 ];
+/// Keys of `[[hook]]`.
+pub(super) const HOOK: &[&str] = &["run", "events", "timeout"];
 /// Tables.
-pub(super) const TABLES: &[&str] = &["interface", "peer"];
+pub(super) const TABLES: &[&str] = &["interface", "peer", "hook"];
 
 /// From here on (Jaro-Winkler, 0 to 1) a name is taken for a slip of the pen.
 const SIMILAR: f64 = 0.82;
@@ -61,6 +64,15 @@ pub(super) fn key(name: &str, here: &[&str], elsewhere: &[&str], other_table: &s
     }
 }
 
+/// A key of `[[hook]]`.
+pub(super) fn hook_key(name: &str) -> Flaw {
+    let found = format!("the unknown key {name:?}");
+    match nearest(&plain(name), HOOK) {
+        Some(known) => Flaw::new(found, format!("write {known}, or take the line out")),
+        None => Flaw::new(found, format!("take it out; the keys here are {}", HOOK.join(", "))),
+    }
+}
+
 /// A table, or a key above all tables.
 pub(super) fn table(name: &str) -> Flaw {
     let plain = plain(name);
@@ -72,8 +84,9 @@ pub(super) fn table(name: &str) -> Flaw {
     }
     let remedy = match nearest(&plain, TABLES) {
         Some("peer") => "write [[peer]]",
+        Some("hook") => "write [[hook]]",
         Some(_) => "write [interface]",
-        None => "take it out; the tables are [interface] and [[peer]]",
+        None => "take it out; the tables are [interface], [[peer]] and [[hook]]",
     };
     Flaw::new(format!("the unknown table or key {name:?}"), remedy)
 }
@@ -99,8 +112,8 @@ pub(super) fn of_wg_quick(plain: &str) -> Option<&'static str> {
     match plain {
         "dns" => Some("vpnd leaves the resolver alone; `resolvectl dns DEVICE ADDRESS` sets it"),
         "preup" | "postup" | "predown" | "postdown" => Some(
-            "vpnd runs no commands; put them into the service unit (ExecStartPre=, ExecStartPost=, ExecStop=, \
-             ExecStopPost=)",
+            "vpnd runs no commands at start and stop; put them into the service unit (ExecStartPre=, ExecStartPost=, \
+             ExecStop=, ExecStopPost=)",
         ),
         "saveconfig" => Some("a running vpnd never writes this file"),
         _ => None,

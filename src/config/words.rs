@@ -1,6 +1,6 @@
 //! Differences in words, as `vpnd reload` and `vpnd status` show them; and what of a file cannot change while it runs.
 
-use std::fmt::Display;
+use std::{fmt::Display, net::SocketAddr};
 
 use ipnet::IpNet;
 
@@ -44,6 +44,13 @@ impl Interface {
         }
         if self.sockets != new.sockets {
             lines.push(format!("sockets {}", from_to(&self.sockets, &new.sockets, true)));
+        }
+        if self.metrics_listen != new.metrics_listen {
+            let words = |at: Option<SocketAddr>| at.map_or("absent".to_owned(), |at| at.to_string());
+            lines.push(format!(
+                "metrics_listen {}",
+                from_to(words(self.metrics_listen), words(new.metrics_listen), true)
+            ));
         }
         lines
     }

@@ -2,23 +2,30 @@
 //! works; `/run/vpnd/NAME.sock` speaks HTTP with JSON. Both turn bytes into a [`Request`] for the daemon.
 //!
 //! ```text
-//! wg ─── sockets ─── server ─┬─ conversation ─ lines ─ uapi ─┬─ Request ─── the daemon
-//! vpnd status ───────────────┴─ http ─ schema ─ explain ─────┤
-//! vpnd reload ───────────────── http ─ reload ───────────────┘
+//! wg ─── sockets ─── server ─┬─ conversation ─ lines ─ uapi ────────┬─ Request ─── the daemon
+//! vpnd status ───────────────┼─ http ─┬─ schema ─ explain, samples ─┤
+//! vpnd reload ───────────────┤        ├─ reload ────────────────────┤
+//! Prometheus ─────── scrape ─┘        ├─ metrics ───────────────────┘
+//! vpnd events ───────────────── http ─┴─ events ◄──────────────────── the daemon
 //! ```
 
 mod conversation;
+pub mod events;
 mod explain;
 mod http;
 mod lines;
+mod metrics;
+mod query;
 mod reload;
 pub mod request;
+pub mod samples;
 pub mod schema;
+mod scrape;
 mod server;
 mod sockets;
 pub mod uapi;
 
-pub use request::{InterfaceStatus, NotReloaded, Operation, Reloaded, Request, SetError};
+pub use request::{InterfaceSample, InterfaceStatus, NotReloaded, Operation, Reloaded, Request, SetError};
 pub use server::ControlServer;
 pub use sockets::{Access, ControlError, Holder};
 
@@ -27,4 +34,14 @@ async fn status(requests: &tokio::sync::mpsc::Sender<Request>) -> Option<Interfa
     let (answer, status) = tokio::sync::oneshot::channel();
     requests.send(Request::Get(answer)).await.ok()?;
     status.await.ok()
+}
+
+/// Asks the daemon for the figures; `None` if it is gone.
+async fn sample(
+    requests: &tokio::sync::mpsc::Sender<Request>,
+    known: Option<(crate::forward::Time, u64)>,
+) -> Option<InterfaceSample> {
+    let (answer, sample) = tokio::sync::oneshot::channel();
+    requests.send(Request::Sample(known, answer)).await.ok()?;
+    sample.await.ok()
 }

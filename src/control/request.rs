@@ -5,13 +5,21 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-use crate::tunnel::{Change, ChangeError, Status};
+use super::events::About;
+use crate::forward::Time;
+use crate::tunnel::{Change, ChangeError, PeerStatus, Sample, Status};
 
 /// One request, with the place for its answer.
 #[derive(Debug)]
 pub enum Request {
     /// Show everything.
     Get(oneshot::Sender<InterfaceStatus>),
+    /// Show one peer; none: there is no such peer.
+    Peer(About, oneshot::Sender<Option<PeerStatus>>),
+    /// Show the figures, of all peers or of those that did something since (see [`Tunnel::sample`]).
+    ///
+    /// [`Tunnel::sample`]: crate::tunnel::Tunnel::sample
+    Sample(Option<(Time, u64)>, oneshot::Sender<InterfaceSample>),
     /// Alter it, in order; stops at the first that cannot be.
     Set(Vec<Change>, oneshot::Sender<Result<(), SetError>>),
     /// Read the file again and make the tunnel what it says; take that back after so long, unless it is confirmed.
@@ -52,7 +60,22 @@ pub struct InterfaceStatus {
     /// How it is operated.
     pub operation: Operation,
     /// Boot time now: what [`crate::forward::Evidence::at`] is measured against.
-    pub boot: crate::forward::Time,
+    pub boot: Time,
+}
+
+/// The tunnel's figures and what the daemon knows around them.
+#[derive(Clone, Debug)]
+pub struct InterfaceSample {
+    /// Device name.
+    pub name: String,
+    /// UDP port in use.
+    pub listen_port: u16,
+    /// The figures.
+    pub tunnel: Sample,
+    /// Wall time now, since the epoch.
+    pub now: std::time::Duration,
+    /// Boot time now.
+    pub boot: Time,
 }
 
 /// What operators and other programs did to it. Counted since the start.

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::{InterfaceStatus, Operation, explain};
-use crate::forward::{Evidence, PeerId, Refusal};
+use crate::forward::{Evidence, PeerId, Refusal, Time};
 use crate::noise::PublicKey;
 use crate::tunnel::PeerStatus;
 
@@ -55,6 +55,8 @@ pub struct PeerReport {
     pub local: Option<IpAddr>,
     /// Is there a session younger than 180 s?
     pub connected: bool,
+    /// Since when without a break, wall time in Unix seconds; null: it is not connected.
+    pub connected_since: Option<f64>,
     /// Age of the session that we seal with, in seconds.
     pub session_age_s: Option<f64>,
     /// Wall time of the last handshake, in Unix seconds.
@@ -131,8 +133,8 @@ impl<'a> From<&'a InterfaceStatus> for StatusReport<Peers<'a>> {
     fn from(status: &'a InterfaceStatus) -> Self {
         let tunnel = &status.tunnel;
         let refused = tunnel.refusals.iter().map(|(what, count, last)| {
-            let last = last.as_ref().map(|last| EvidenceReport::new(last, status));
-            refusal(*what, *count, last)
+            let last = last.as_ref().map(|last| EvidenceReport::of(last, status));
+            RefusalReport::new(*what, *count, last)
         });
         Self {
             interface: status.name.clone(),
@@ -158,6 +160,7 @@ impl From<&PeerStatus> for PeerReport {
             endpoint: status.endpoint,
             local: status.local,
             connected: status.session_age.is_some_and(|age| age < SESSION_LIFE),
+            connected_since: status.connected_since.map(|at| at.as_secs_f64()),
             session_age_s: status.session_age.map(|age| age.as_secs_f64()),
             last_handshake: status.last_handshake.map(|at| at.as_secs_f64()),
             last_received_s: status.last_received.map(|ago| ago.as_secs_f64()),
@@ -177,22 +180,36 @@ impl From<&PeerStatus> for PeerReport {
 }
 
 impl EvidenceReport {
-    fn new(evidence: &Evidence, status: &InterfaceStatus) -> Self {
+    fn of(evidence: &Evidence, status: &InterfaceStatus) -> Self {
         let peers = &status.tunnel.peers;
         let by_id = |id: PeerId| peers.iter().find(|peer| peer.id == id).map(|peer| peer.label.clone());
-        let by_key = |key: PublicKey| peers.iter().find(|peer| peer.public_key == key);
+        let by_key =
+            |key: PublicKey| peers.iter().find(|peer| peer.public_key == key).map(|peer| peer.label.clone());
+        Self::new(evidence, status.boot, by_id, by_key)
+    }
+
+    /// Evidence, seen at `now`, with the names of those whom it is about.
+    pub fn new(
+        evidence: &Evidence,
+        now: Time,
+        by_id: impl FnOnce(PeerId) -> Option<String>,
+        by_key: impl FnOnce(PublicKey) -> Option<String>,
+    ) -> Self {
         Self {
-            ago_s: status.boot.since(evidence.at).as_secs_f64(),
+            ago_s: now.since(evidence.at).as_secs_f64(),
             from: evidence.from,
             peer: evidence.peer.and_then(by_id),
             key: evidence.key.map(|key| key.to_string()),
             inner: evidence.inner,
-            owner: evidence.owner.map(|key| by_key(key).map_or(key.to_string(), |peer| peer.label.clone())),
+            owner: evidence.owner.map(|key| by_key(key).unwrap_or_else(|| key.to_string())),
         }
     }
 }
 
-fn refusal(what: Refusal, count: u64, last: Option<EvidenceReport>) -> RefusalReport {
-    let text = explain::sentence(what, count, last.as_ref());
-    RefusalReport { reason: what.name().to_owned(), count, last, text }
+impl RefusalReport {
+    /// With its sentence.
+    pub fn new(what: Refusal, count: u64, last: Option<EvidenceReport>) -> Self {
+        let text = explain::sentence(what, count, last.as_ref());
+        Self { reason: what.name().to_owned(), count, last, text }
+    }
 }

@@ -1,14 +1,15 @@
 //! The two sockets of an interface, each with its accept loop.
 
+use std::net::SocketAddr;
 use std::{future::Future, io, path::Path, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc};
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::{AbortHandle, JoinError, JoinSet};
 
 use super::lines::Budget;
 use super::sockets::{Access, SocketFile, listen};
-use super::{ControlError, Request, conversation, http};
+use super::{ControlError, Request, conversation, events::Events, http::Web, scrape};
 
 /// Clients of one socket at the same time; further ones wait in the kernel's backlog.
 const CLIENTS: usize = 16;
@@ -17,6 +18,8 @@ const CLIENTS: usize = 16;
 pub struct ControlServer {
     // In this order: first nobody is served any more, then the files go.
     loops: JoinSet<ControlError>,
+    web: Web,
+    metrics: Option<AbortHandle>,
     files: [SocketFile; 2],
     paths: [PathBuf; 2],
 }
@@ -29,6 +32,7 @@ impl ControlServer {
         run_dir: &Path,
         access: Access,
         requests: mpsc::Sender<Request>,
+        events: Events,
     ) -> Result<ControlServer, ControlError> {
         let (wg, wg_file) = listen(&run_dir.join("wireguard"), name, access).await?;
         let (web, web_file) = listen(&run_dir.join("vpnd"), name, access).await?;
@@ -38,8 +42,21 @@ impl ControlServer {
         loops.spawn(accept(wg, paths[0].clone(), move |stream| {
             conversation::converse(stream, asker.clone(), budget.clone())
         }));
-        loops.spawn(accept(web, paths[1].clone(), move |stream| http::answer(stream, requests.clone())));
-        Ok(ControlServer { loops, files: [wg_file, web_file], paths })
+        let web_answers = Web::new(requests, events);
+        let answers = web_answers.clone();
+        loops.spawn(accept(web, paths[1].clone(), move |stream| answers.clone().answer(stream)));
+        Ok(ControlServer { loops, web: web_answers, metrics: None, files: [wg_file, web_file], paths })
+    }
+
+    /// Answers `GET /metrics` at this address, too, and nothing else there; `None`: no longer. Says where.
+    pub fn serve_metrics(&mut self, address: Option<SocketAddr>) -> Result<Option<SocketAddr>, ControlError> {
+        let scrape = address.map(|address| scrape::listen(address, self.web.clone())).transpose()?;
+        let bound = scrape.as_ref().map(|(bound, _)| *bound);
+        if let Some(former) = self.metrics.take() {
+            former.abort();
+        }
+        self.metrics = scrape.map(|(_, serving)| self.loops.spawn(serving));
+        Ok(bound)
     }
 
     /// The two socket files: `wg`'s, and ours.
@@ -61,20 +78,36 @@ impl ControlServer {
     /// Resolves when a socket is no longer served: its accept loop failed, or a client's task panicked. It is
     /// safe to drop and call again.
     pub async fn failed(&mut self) -> ControlError {
-        let why = match self.loops.join_next().await {
-            Some(Ok(error)) => return error,
-            Some(Err(error)) => cause(error),
-            None => "its task has ended".to_owned(),
+        let why = loop {
+            match self.loops.join_next().await {
+                Some(Ok(error)) => return error,
+                Some(Err(error)) if error.is_cancelled() => {} // metrics were moved elsewhere
+                Some(Err(error)) => break cause(error),
+                None => break "its task has ended".to_owned(),
+            }
         };
         ControlError::Ended { path: self.paths[0].clone(), why }
     }
 }
 
+/// What clients come in at.
+pub(super) trait Door: Send + 'static {
+    type Client: Send + 'static;
+    fn next(&self) -> impl Future<Output = io::Result<Self::Client>> + Send;
+}
+
+impl Door for UnixListener {
+    type Client = UnixStream;
+    async fn next(&self) -> io::Result<UnixStream> {
+        self.accept().await.map(|(stream, _)| stream)
+    }
+}
+
 /// Serves clients, [`CLIENTS`] at a time, until the socket fails or a client's task panics.
-async fn accept<F>(
-    listener: UnixListener,
+pub(super) async fn accept<L: Door, F>(
+    listener: L,
     path: PathBuf,
-    serve: impl Fn(UnixStream) -> F + Send + 'static,
+    serve: impl Fn(L::Client) -> F + Send + 'static,
 ) -> ControlError
 where
     F: Future<Output = ()> + Send + 'static,
@@ -84,7 +117,7 @@ where
     loop {
         let next = async {
             let place = places.clone().acquire_owned().await.expect("the places are never closed");
-            listener.accept().await.map(|(stream, _)| (stream, place))
+            listener.next().await.map(|stream| (stream, place))
         };
         tokio::select! {
             Some(ended) = clients.join_next() => {

@@ -43,6 +43,14 @@ pub enum ControlError {
         /// What came back.
         error: io::Error,
     },
+    /// Metrics cannot be served at an address.
+    #[error("cannot listen at {address} for metrics (metrics_listen): {error}")]
+    Metrics {
+        /// Where.
+        address: std::net::SocketAddr,
+        /// What came back.
+        error: io::Error,
+    },
     /// A socket that was served is served no longer.
     #[error("{path} is no longer served: {why}")]
     Ended {

@@ -4,7 +4,7 @@
 mod news; // what happens to the daemon as a whole
 mod reload; // the file read again, and the difference applied
 
-use std::{io, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc};
 
 use tokio::{
     sync::{Notify, mpsc},
@@ -15,14 +15,18 @@ use tracing::{debug, info, warn};
 use super::{
     DaemonError, ReadConfig, Started,
     drift::Drift,
+    events::Events,
     failed,
     resolver::Resolver,
     say_ready,
     signals::{Asked, Signals},
 };
 use crate::{
-    config::{Baseline, Config},
-    control::{Access, ControlServer, InterfaceStatus, Operation, Request, SetError},
+    config::{Baseline, Config, Hook},
+    control::{
+        Access, ControlServer, InterfaceSample, InterfaceStatus, Operation, Request, SetError,
+        events::{About, What},
+    },
     host::{Host, Mtus, NetworkChange, Plan},
     plane::{Clock, Plane, PlaneSettings, udp::Sent},
     sys::timer::{BootTimer, WallTimer},
@@ -68,6 +72,9 @@ pub(super) struct Driver<'a> {
     timer: BootTimer,
     wall_timer: WallTimer,
     clock: Clock,
+    events: Events,
+    /// The hooks that run on events, and where metrics are served.
+    watched: (Vec<Hook>, Option<SocketAddr>),
 }
 
 /// What ended one wait.
@@ -95,8 +102,20 @@ impl<'a> Driver<'a> {
     ) -> Result<Self, DaemonError> {
         let timer = BootTimer::new().map_err(failed("make a timer on CLOCK_BOOTTIME"))?;
         let wall_timer = WallTimer::new().map_err(failed("make a timer on CLOCK_REALTIME"))?;
-        let Started { plan, own_table, access, baseline, tunnel, plane, control, requests, resolver, wake } =
-            started;
+        let Started {
+            plan,
+            own_table,
+            access,
+            baseline,
+            tunnel,
+            plane,
+            control,
+            requests,
+            resolver,
+            wake,
+            events,
+        } = started;
+        let watched = (baseline.hooks.clone(), baseline.interface.metrics_listen);
         Ok(Self {
             name,
             fwmark: plan.fwmark.unwrap_or(0),
@@ -124,6 +143,8 @@ impl<'a> Driver<'a> {
             timer,
             wall_timer,
             clock: Clock,
+            events,
+            watched,
         })
     }
 
@@ -155,15 +176,21 @@ impl<'a> Driver<'a> {
                 () = at(self.trial.as_ref().map(Trial::ends)) => Woken::TrialOver,
                 () = at(self.drift.due()) => Woken::Drift,
                 _ = self.timer.fired() => Woken::Timer,
+                due = self.events.due() => due.map_or_else(Woken::Failed, |()| Woken::Timer),
                 _ = self.wall_timer.fired() => Woken::Timer,
                 () = self.wake.notified() => Woken::Queue,
             };
             match woken {
                 Woken::Signal(name) => {
-                    info!(signal = name, "stopping");
+                    self.events.record(None, What::Stopping { why: name.to_owned() });
+                    self.events.farewell().await;
                     return Ok(());
                 }
-                Woken::Failed(error) => return Err(error),
+                Woken::Failed(error) => {
+                    self.events.record(None, What::Stopping { why: error.to_string() });
+                    self.events.farewell().await;
+                    return Err(error);
+                }
                 Woken::Request(request) => self.answer(request),
                 Woken::Resolved => self.apply_resolved(),
                 Woken::Network(change) => self.network_changed(change).await,
@@ -215,6 +242,7 @@ impl<'a> Driver<'a> {
         }
         self.tunnel.expire(self.clock.now());
         self.drain();
+        self.events.look_at_refusals(&self.tunnel);
     }
 
     fn drain(&mut self) {
@@ -240,45 +268,19 @@ impl<'a> Driver<'a> {
     }
 
     fn happened(&mut self, event: Event) {
+        self.events.tunnel(&event);
         match event {
-            Event::Connected { key, label, from, initiator, first, .. } => {
-                if first {
-                    info!(peer = label, endpoint = %from, "connected");
-                } else {
-                    debug!(peer = label, endpoint = %from, initiator, "session renewed");
-                }
-                self.resolver.answered_from(&key, from);
-            }
-            Event::Roamed { key, label, from, to, .. } => {
-                self.resolver.answered_from(&key, to);
-                match from {
-                    Some(from) => info!(peer = label, %from, %to, "roamed"),
-                    None => debug!(peer = label, endpoint = %to, "heard from for the first time"),
-                }
-            }
-            Event::Unanswered { key, label, attempts, .. } => {
-                debug!(peer = label, attempts, "an initiation went unanswered");
-                if attempts == 3 {
-                    warn!(
-                        peer = label,
-                        "handshakes go unanswered: nobody listens at the endpoint, a firewall drops UDP, or the keys do not match"
-                    );
-                }
+            Event::Connected { key, from, .. } => self.resolver.answered_from(&key, from),
+            Event::Roamed { key, to, .. } => self.resolver.answered_from(&key, to),
+            Event::Unanswered { key, .. } => {
                 self.resolver.unanswered(&key);
                 self.apply_resolved();
             }
-            Event::GivenUp { label, .. } => {
-                warn!(peer = label, "handshake given up after 90 s without an answer")
-            }
-            Event::Silent { label, .. } => info!(peer = label, "silent: its last session has expired"),
-            Event::Expired { label, .. } => {
-                warn!(peer = label, "expired: its time (`expires`) is over, and it is not let in any more");
-            }
-            Event::PrefixMoved { prefix, from, to } => {
-                warn!(%prefix, from = from.short(), to = to.short(), "allowed IP moved to another peer");
-            }
-            Event::UnderLoad(true) => warn!("under load: handshakes must show a cookie"),
-            Event::UnderLoad(false) => info!("no longer under load"),
+            Event::GivenUp { .. }
+            | Event::Silent { .. }
+            | Event::Expired { .. }
+            | Event::PrefixMoved { .. }
+            | Event::UnderLoad(_) => {}
         }
     }
 
@@ -361,6 +363,25 @@ impl<'a> Driver<'a> {
         match request {
             Request::Get(reply) => {
                 let _ = reply.send(self.status());
+            }
+            Request::Peer(about, reply) => {
+                let key = match about {
+                    About::Key(key) => Some(key),
+                    About::Name(name) => self.tunnel.key_of(&name),
+                };
+                let now = self.clock.now();
+                let _ = reply.send(key.and_then(|key| self.tunnel.peer_status(&key, now)));
+            }
+            Request::Sample(known, reply) => {
+                let now = self.clock.now();
+                self.plane.count_drops();
+                let _ = reply.send(InterfaceSample {
+                    name: self.name.clone(),
+                    listen_port: self.plane.port(),
+                    tunnel: self.tunnel.sample(known, now),
+                    now: now.wall,
+                    boot: now.boot,
+                });
             }
             Request::Set(changes, reply) => {
                 let _ = reply.send(self.set(changes));

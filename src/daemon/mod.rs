@@ -7,12 +7,16 @@
 mod dns; // a name asked past the tunnel
 mod drift; // when to put back what others removed
 mod driver; // the loop, once all stands, and what changes while it runs
+mod events; // what happened: log, ring, hooks
+mod hooks; // commands on events
 mod names; // what is known of an endpoint's name
+mod refused; // counts of refusals become events
 mod resolver; // endpoint names, beside the loop
 mod signals;
 
 use std::{
     io,
+    net::SocketAddr,
     panic::{AssertUnwindSafe, UnwindSafe, catch_unwind},
     path::PathBuf,
     sync::Arc,
@@ -24,7 +28,7 @@ use tracing::{info, warn};
 
 use crate::{
     config::{Baseline, Config, SocketAccess, followed},
-    control::{Access, ControlError, ControlServer, Request},
+    control::{self, Access, ControlError, ControlServer, Request, events::What},
     forward::{Forward, carrier::packets_of_a_send},
     host::{Host, HostError, Plan},
     plane::{Clock, Fatal, Offload, Plane, PlaneSettings, Threads, TunDevice, UdpSockets, Workers},
@@ -33,6 +37,8 @@ use crate::{
 };
 
 use driver::Driver;
+use events::Events;
+use hooks::Hooks;
 use resolver::Resolver;
 use signals::Signals;
 
@@ -52,6 +58,8 @@ pub struct Options {
     pub run_dir: PathBuf,
     /// The protocol's, but for tests.
     pub timing: Timing,
+    /// The log goes to the journal: with all fields of each event.
+    pub journal: bool,
 }
 
 /// Why the daemon did not start, or ended.
@@ -106,6 +114,11 @@ pub enum DaemonError {
 fn failed(attempted: impl Into<String>) -> impl FnOnce(io::Error) -> DaemonError {
     let attempted = attempted.into();
     move |source| DaemonError::Io { attempted, source }
+}
+
+/// The wall clock that events are told by, since the Unix epoch.
+pub fn wall_clock() -> Duration {
+    Clock.now().wall
 }
 
 /// Runs a tunnel in the foreground until SIGTERM, SIGINT, or something that cannot be mended. Leaves nothing
@@ -186,6 +199,7 @@ struct Started {
     requests: mpsc::Receiver<Request>,
     resolver: Resolver,
     wake: Arc<Notify>,
+    events: Events,
 }
 
 async fn start(config: Config, options: &Options, host: &Host) -> Result<Started, DaemonError> {
@@ -194,8 +208,11 @@ async fn start(config: Config, options: &Options, host: &Host) -> Result<Started
         warn!(what, "removed what a killed daemon left behind");
     }
     let (request_sender, requests) = mpsc::channel(16);
+    let told = control::events::Events::new(name);
     let access = access(&config.interface.sockets)?;
-    let control = ControlServer::serve(name, &options.run_dir, access, request_sender).await?;
+    let mut control =
+        ControlServer::serve(name, &options.run_dir, access, request_sender, told.clone()).await?;
+    serve_metrics(&mut control, config.interface.metrics_listen)?;
     if let Some(holder) = host.device_exists(name).await? {
         return Err(DaemonError::NameTaken { name: name.into(), holder });
     }
@@ -227,10 +244,36 @@ async fn start(config: Config, options: &Options, host: &Host) -> Result<Started
         peers = config.peers.len(),
         mtu = config.interface.mtu,
         public_key = %config.interface.private_key.public_key(),
+        event = options.journal.then_some("started"),
         "up"
     );
+    let hooks = Hooks::start(&config.hooks, &told).map_err(failed("start the thread of the hooks"))?;
+    let mut events = Events::new(told, hooks, options.journal);
+    events.record(None, What::Started { port, peers: config.peers.len() });
     let baseline = Baseline::from(config);
-    Ok(Started { plan, own_table, access, baseline, tunnel, plane, control, requests, resolver, wake })
+    Ok(Started {
+        plan,
+        own_table,
+        access,
+        baseline,
+        tunnel,
+        plane,
+        control,
+        requests,
+        resolver,
+        wake,
+        events,
+    })
+}
+
+fn serve_metrics(control: &mut ControlServer, at: Option<SocketAddr>) -> Result<(), ControlError> {
+    if let Some(address) = control.serve_metrics(at)? {
+        info!(%address, "metrics are served");
+        if !address.ip().is_loopback() {
+            warn!(%address, "whoever reaches this address can read the metrics: peer names, and when they are there");
+        }
+    }
+    Ok(())
 }
 
 /// Names of users and groups → their numbers.

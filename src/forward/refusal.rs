@@ -228,11 +228,15 @@ impl Refusals {
     pub fn add(&self, what: Refusal, n: u64) {
         self.reasons[what as usize].count.fetch_add(n, Ordering::Relaxed);
     }
+    /// How many.
+    pub fn counted(&self, what: Refusal) -> u64 {
+        self.reasons[what as usize].count.load(Ordering::Relaxed)
+    }
     /// How many, and the last evidence.
     pub fn read(&self, what: Refusal) -> (u64, Option<Evidence>) {
         let reason = &self.reasons[what as usize];
         let evidence = reason.evidence.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        (reason.count.load(Ordering::Relaxed), evidence)
+        (self.counted(what), evidence)
     }
 }
 

@@ -34,8 +34,10 @@ fn config(address: &[&str], table: Table, peers: &[&[&str]]) -> Config {
             nice: None,
             clients: crate::config::Clients::default(),
             sockets: crate::config::SocketAccess::default(),
+            metrics_listen: None,
         },
         peers: peers.iter().map(peer).collect(),
+        hooks: Vec::new(),
     }
 }
 

@@ -12,14 +12,23 @@ pub fn kill(pid: u32) -> io::Result<()> {
     signal(pid, libc::SIGKILL)
 }
 
+/// Ends the process and all in its group, which it must lead (SIGKILL). `pid` as in [`terminate`].
+pub fn kill_group(pid: u32) -> io::Result<()> {
+    let group = pid_of(pid)?;
+    // SAFETY: plain integers go in.
+    if unsafe { libc::kill(-group, libc::SIGKILL) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 fn signal(pid: u32, signal: libc::c_int) -> io::Result<()> {
-    // Zero and negative numbers mean whole process groups, or everybody: never what a caller means.
-    let pid = libc::pid_t::try_from(pid)
-        .ok()
-        .filter(|&pid| pid > 0)
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not a process id"))?;
+    let pid = pid_of(pid)?;
     // SAFETY: plain integers go in.
     if unsafe { libc::kill(pid, signal) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Zero and negative numbers mean whole process groups, or everybody: never what a caller means.
+fn pid_of(pid: u32) -> io::Result<libc::pid_t> {
+    let pid = libc::pid_t::try_from(pid).ok().filter(|&pid| pid > 1);
+    pid.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not a process id"))
 }
 
 #[cfg(test)]

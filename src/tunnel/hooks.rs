@@ -52,6 +52,9 @@ impl Tunnel {
         let Some(peer) = self.peers.of_mut(id) else { return };
         peer.handshake.complete();
         peer.last_handshake = Some(now.wall);
+        if first {
+            peer.connected_since = Some(now.wall);
+        }
         if let Some(end) = peer.keypairs.lives_until() {
             self.timers.set(id, Timer::Reject, end);
         }

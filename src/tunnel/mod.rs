@@ -8,7 +8,8 @@
 //!
 //! The files, by the walk: [`change`] and `apply` (what is asked), `receive` (handshake messages that came),
 //! `send` (those that go), `hooks` (what the data threads raised), `expire` (what time brings), `expiry` (what the
-//! wall clock brings), [`status`] and [`event`] (what is seen). What they work on: `peer` (one peer's truth) with `keypairs` (its sessions),
+//! wall clock brings), [`status`], [`sample`] and [`event`] (what is seen). What they work on: `peer` (one peer's
+//! truth) with `keypairs` (its sessions),
 //! `routes`, `indices`, `timers`, `load` with `limiter`, and `outbox` (both queues that leave the room).
 
 mod apply;
@@ -25,6 +26,7 @@ mod outbox;
 mod peer;
 mod receive;
 mod routes;
+pub mod sample;
 mod send;
 pub mod status;
 mod timers;
@@ -39,6 +41,7 @@ pub use change::{AllowedIpOp, Change, ChangeError, Expires, MAX_PEERS, PeerChang
 pub use event::Event;
 pub use expire::EXPIRE_BATCH;
 pub use outbox::{EVENT_QUEUE, TRANSMIT_QUEUE};
+pub use sample::{PeerSample, Sample};
 pub use status::{PeerStatus, Status};
 
 use crate::forward::{
@@ -121,6 +124,8 @@ pub struct Tunnel {
     /// No peer is ever sent a timestamp at or before this: the newest that a peer now gone was sent. Were it
     /// made again after the wall clock went back, our initiations would else be replays to it.
     timestamp_floor: Tai64n,
+    /// How many changes were asked for.
+    generation: u64,
 }
 
 impl Tunnel {
@@ -141,6 +146,7 @@ impl Tunnel {
             outbox: outbox::Outbox::default(),
             handovers: VecDeque::new(),
             timestamp_floor: Tai64n::default(),
+            generation: 0,
         }
     }
 
@@ -151,6 +157,7 @@ impl Tunnel {
 
     /// Alters the tunnel: all of the change, or none of it and why.
     pub fn apply(&mut self, change: Change, now: Now) -> Result<(), ChangeError> {
+        self.generation += 1;
         self.make(change, now)
     }
 
@@ -263,9 +270,25 @@ impl Tunnel {
         self.look(now)
     }
 
+    /// One peer whole, by key.
+    pub fn peer_status(&self, key: &PublicKey, now: Now) -> Option<PeerStatus> {
+        Some(self.peers.of(self.peers.id(key)?)?.look(now))
+    }
+
     /// One peer by key, without building the whole status.
     pub fn peer_id(&self, key: &PublicKey) -> Option<PeerId> {
         self.peers.id(key)
+    }
+
+    /// The key of the first peer with this name.
+    pub fn key_of(&self, name: &str) -> Option<PublicKey> {
+        let named = self.peers.iter().find(|peer| peer.shared.label.load().as_str() == name);
+        named.map(|peer| peer.shared.public_key)
+    }
+
+    /// A peer's key and name.
+    pub fn peer_name(&self, id: PeerId) -> Option<(PublicKey, String)> {
+        self.peers.of(id).map(|peer| (peer.shared.public_key, peer.label()))
     }
 
     /// Counts what is refused, with its evidence.

@@ -41,6 +41,8 @@ pub(super) struct PeerState {
     pub(super) set_endpoint: Option<SocketAddr>,
     /// Wall time of the last completed handshake.
     pub(super) last_handshake: Option<Duration>,
+    /// Wall time of the handshake that ended the last time without a session.
+    pub(super) connected_since: Option<Duration>,
 }
 
 /// What a peer's handshakes stand at.
@@ -98,6 +100,7 @@ impl PeerState {
             told_endpoint: None,
             set_endpoint: None,
             last_handshake: None,
+            connected_since: None,
         }
     }
 

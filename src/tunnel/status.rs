@@ -9,7 +9,7 @@ use std::{
 use ipnet::IpNet;
 
 use super::{Now, Tunnel, peer::PeerState};
-use crate::forward::{Evidence, PeerId, Refusal, Time, session::REJECT_AFTER_TIME};
+use crate::forward::{Evidence, PeerId, Refusal, Time};
 use crate::noise::{PresharedKey, PrivateKey, PublicKey};
 
 /// A tunnel at one moment.
@@ -46,6 +46,8 @@ pub struct PeerStatus {
     pub local: Option<std::net::IpAddr>,
     /// Wall time (since the epoch) of the last completed handshake.
     pub last_handshake: Option<Duration>,
+    /// Wall time since which it had a session without a break; none: it has none that lives.
+    pub connected_since: Option<Duration>,
     /// Age of the session that we seal with, if it lives.
     pub session_age: Option<Duration>,
     /// Since the last authentic packet from it.
@@ -92,14 +94,14 @@ impl Tunnel {
 }
 
 impl PeerState {
-    fn look(&self, now: Now) -> PeerStatus {
+    pub(super) fn look(&self, now: Now) -> PeerStatus {
         let (wall, now) = (now.wall, now.boot);
         let shared = &self.shared;
         let endpoint = shared.endpoint();
         let activity = &shared.activity;
         let number = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let received = Some(number(&activity.received)).filter(|&received| received != 0);
-        let age = self.keypairs.current().map(|session| now.since(session.start().birth));
+        let age = self.live_session_age(now);
         PeerStatus {
             id: shared.id,
             public_key: shared.public_key,
@@ -109,7 +111,8 @@ impl PeerState {
             set_endpoint: self.set_endpoint,
             local: endpoint.and_then(|endpoint| endpoint.local).map(|local| local.address),
             last_handshake: self.last_handshake,
-            session_age: age.filter(|&age| age < REJECT_AFTER_TIME),
+            connected_since: self.connected_since.filter(|_| age.is_some()),
+            session_age: age,
             last_received: received.map(|received| now.since(Time(received))),
             rx_bytes: number(&activity.rx_bytes),
             tx_bytes: number(&activity.tx_bytes),

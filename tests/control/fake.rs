@@ -11,12 +11,14 @@ use ipnet::IpNet;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
+use vpnd::control::events::Events;
 use vpnd::control::{
-    Access, ControlServer, InterfaceStatus, NotReloaded, Operation, Reloaded, Request, SetError,
+    Access, ControlServer, InterfaceSample, InterfaceStatus, NotReloaded, Operation, Reloaded, Request,
+    SetError,
 };
 use vpnd::forward::{Evidence, PeerId, Refusal, Time};
 use vpnd::noise::{PrivateKey, PublicKey};
-use vpnd::tunnel::{AllowedIpOp, Change, PeerChange, PeerStatus, Status};
+use vpnd::tunnel::{AllowedIpOp, Change, PeerChange, PeerSample, PeerStatus, Sample, Status};
 
 /// The port that the fake host says is taken.
 pub const TAKEN_PORT: u16 = 9;
@@ -27,6 +29,7 @@ pub const NAME: &str = "vpndctl0";
 pub struct Fake {
     run: tempfile::TempDir,
     pub server: ControlServer,
+    pub events: Events,
 }
 
 impl Fake {
@@ -36,10 +39,11 @@ impl Fake {
 
     pub async fn start_with(model: Model) -> Self {
         let run = tempfile::tempdir().expect("a run directory");
-        let server = ControlServer::serve(NAME, run.path(), Access::default(), daemon(model))
+        let events = Events::new(NAME);
+        let server = ControlServer::serve(NAME, run.path(), Access::default(), daemon(model), events.clone())
             .await
             .expect("nobody is there yet");
-        Self { run, server }
+        Self { run, server, events }
     }
 
     /// Where `wg` and `vpnd status` find it.
@@ -114,6 +118,11 @@ pub fn daemon(mut model: Model) -> mpsc::Sender<Request> {
         while let Some(request) = requests.recv().await {
             match request {
                 Request::Get(answer) => drop(answer.send(model.status())),
+                Request::Peer(about, answer) => {
+                    let wanted = |peer: &&PeerStatus| about.is(&peer.label, &peer.public_key.to_string());
+                    drop(answer.send(model.status().tunnel.peers.iter().find(wanted).cloned()));
+                }
+                Request::Sample(known, answer) => drop(answer.send(model.sample(known))),
                 Request::Set(changes, answer) => {
                     let done = changes.into_iter().try_for_each(|change| model.apply(change));
                     drop(answer.send(done));
@@ -162,6 +171,30 @@ impl Model {
             },
             now: Duration::from_secs(1_700_000_000),
             operation: Operation::default(),
+            boot: Time(90_000_000_000),
+        }
+    }
+
+    fn sample(&self, known: Option<(Time, u64)>) -> InterfaceSample {
+        let peers: Vec<_> = self.peers.iter().map(sample_of).collect();
+        let is_connected = |peer: &&PeerSample| peer.session_age.is_some();
+        let count = |what: Refusal| {
+            self.refusals.iter().find(|(known, ..)| *known == what).map_or(0, |found| found.1)
+        };
+        InterfaceSample {
+            name: NAME.to_owned(),
+            listen_port: self.port,
+            tunnel: Sample {
+                generation: 1,
+                total: peers.len(),
+                connected: peers.iter().filter(is_connected).count(),
+                whole: known.is_none(),
+                peers: if known.is_none() { peers } else { Vec::new() },
+                refusals: Refusal::ALL.map(count),
+                under_load: false,
+                public_key: None,
+            },
+            now: Duration::from_secs(1_700_000_000),
             boot: Time(90_000_000_000),
         }
     }
@@ -217,6 +250,26 @@ impl Model {
     }
 }
 
+fn sample_of(peer: &PeerStatus) -> PeerSample {
+    PeerSample {
+        id: peer.id,
+        public_key: peer.public_key,
+        label: peer.label.clone().into(),
+        endpoint: peer.endpoint,
+        last_handshake: peer.last_handshake,
+        connected_since: peer.connected_since,
+        session_age: peer.session_age.filter(|age| age.as_secs() < 180),
+        last_received: peer.last_received,
+        rx_bytes: peer.rx_bytes,
+        tx_bytes: peer.tx_bytes,
+        rx_packets: peer.rx_packets,
+        tx_packets: peer.tx_packets,
+        staged: peer.staged,
+        attempts: peer.attempts,
+        untaken: peer.untaken,
+    }
+}
+
 /// A peer that nothing is known of.
 pub fn peer(id: u64, public_key: PublicKey) -> PeerStatus {
     PeerStatus {
@@ -228,6 +281,7 @@ pub fn peer(id: u64, public_key: PublicKey) -> PeerStatus {
         set_endpoint: None,
         local: None,
         last_handshake: None,
+        connected_since: None,
         session_age: None,
         last_received: None,
         rx_bytes: 0,

@@ -11,20 +11,26 @@ use vpnd::tunnel::{AllowedIpOp, Change, PeerChange};
 
 use super::fake::{self, Fake, Model, NAME};
 
-/// Asks, and splits the answer into its status code and its JSON.
-async fn get(fake: &Fake, request_line: &str) -> (u16, Value) {
+/// Asks, and waits for all of the answer. (Who closes its half before has left, to the server.)
+pub async fn raw(fake: &Fake, request_line: &str) -> String {
     let request = format!("{request_line} HTTP/1.1\r\nHost: vpnd\r\n\r\n");
     let mut stream = fake.connect("vpnd").await;
     stream.write_all(request.as_bytes()).await.expect("it is read");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.expect("an answer, and the end");
+    answer
+}
+
+/// Asks, and splits the answer into its status code and its JSON.
+pub async fn get(fake: &Fake, request_line: &str) -> (u16, Value) {
+    let answer = raw(fake, request_line).await;
     let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
     assert!(head.to_ascii_lowercase().contains("content-type: application/json"), "{head}");
     let code = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status code");
     (code, serde_json::from_str(body).expect("JSON"))
 }
 
-fn busy() -> Model {
+pub fn busy() -> Model {
     let private_key = Some(PrivateKey::new([b'p'; 32]));
     let mut model = Model { private_key, port: 51820, mark: 7, ..Model::default() };
     let mut peer = fake::peer(3, PublicKey([b'a'; 32]));
@@ -34,6 +40,7 @@ fn busy() -> Model {
     peer.preshared_key = Some(PresharedKey::new([b's'; 32]));
     peer.last_handshake = Some(Duration::from_millis(1_699_999_999_500));
     peer.session_age = Some(Duration::from_secs(179));
+    peer.connected_since = Some(Duration::from_secs(1_699_999_000));
     (peer.rx_bytes, peer.tx_bytes, peer.rx_packets, peer.tx_packets) = (1, 2, 3, 4);
     (peer.persistent_keepalive, peer.staged, peer.attempts, peer.untaken) = (25, 5, 6, 7);
     (peer.expires, peer.expired) = (Some(Duration::from_millis(1_798_761_600_500)), true);
@@ -79,11 +86,10 @@ async fn the_report_has_the_documented_fields() {
     }
     let expected = json!({
         "name": "laptop", "public_key": "YWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWE=", "preshared": true,
-        "endpoint": "192.0.2.7:1000", "local": "192.0.2.1", "connected": true, "session_age_s": 179.0,
+        "endpoint": "192.0.2.7:1000", "local": "192.0.2.1", "connected": true, "connected_since": 1_699_999_000.0, "session_age_s": 179.0,
         "last_handshake": 1_699_999_999.5, "last_received_s": null, "rx_bytes": 1, "tx_bytes": 2, "rx_packets": 3,
         "tx_packets": 4, "allowed_ips": ["10.0.0.0/8"], "persistent_keepalive": 25, "expires": 1798761600.5,
-        "expired": true, "staged": 5, "attempts": 6,
-        "untaken": 7,
+        "expired": true, "staged": 5, "attempts": 6, "untaken": 7,
     });
     assert_eq!(report["peers"][0], expected);
     assert_eq!(report["peers"][1]["connected"], false, "a session of 180 s is dead");
@@ -192,10 +198,15 @@ async fn a_daemon_that_has_gone_is_service_unavailable() {
     let run = tempfile::tempdir().expect("a run directory");
     let (requests, gone) = tokio::sync::mpsc::channel(1);
     drop(gone);
-    let _server =
-        vpnd::control::ControlServer::serve(NAME, run.path(), vpnd::control::Access::default(), requests)
-            .await
-            .expect("nobody is there");
+    let _server = vpnd::control::ControlServer::serve(
+        NAME,
+        run.path(),
+        vpnd::control::Access::default(),
+        requests,
+        vpnd::control::events::Events::new(NAME),
+    )
+    .await
+    .expect("nobody is there");
     let socket = run.path().join("vpnd").join(format!("{NAME}.sock"));
     let mut stream = tokio::net::UnixStream::connect(socket).await.expect("it answers");
     stream.write_all(b"GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("it is read");

@@ -4,12 +4,13 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
+use vpnd::control::events::Events;
 use vpnd::control::{Access, ControlError, ControlServer, Holder};
 
 use super::fake::{Fake, Model, NAME, daemon};
 
 async fn serve(run: &Path, name: &str) -> Result<ControlServer, ControlError> {
-    ControlServer::serve(name, run, Access::default(), daemon(Model::default())).await
+    ControlServer::serve(name, run, Access::default(), daemon(Model::default()), Events::new(name)).await
 }
 
 async fn failure(run: &Path, name: &str) -> ControlError {
@@ -168,8 +169,9 @@ async fn sockets_are_given_to_whom_the_file_names_and_taken_back_while_they_are_
     let own = fs::metadata("/proc/self").expect("we exist");
     let (uid, gid) = (own.uid(), own.gid());
     let group = Access { mode: 0o660, ..Access::default() };
-    let server =
-        ControlServer::serve(NAME, run.path(), group, daemon(Model::default())).await.expect("a free name");
+    let server = ControlServer::serve(NAME, run.path(), group, daemon(Model::default()), Events::new(NAME))
+        .await
+        .expect("a free name");
     assert_eq!(whose(&server), [(uid, gid, 0o660); 2]);
     server.give(Access::default(), group).expect("our own");
     assert_eq!(whose(&server), [(uid, gid, 0o600); 2]);

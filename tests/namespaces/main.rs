@@ -34,6 +34,7 @@ mod roaming;
 mod secrets;
 mod sources;
 mod streams;
+mod told;
 mod uapi;
 mod unreachable;
 mod wiretap;

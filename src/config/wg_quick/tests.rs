@@ -88,7 +88,7 @@ allowed_ips = []
     );
     assert_eq!(*text, expected);
     load(&text);
-    let commands = "vpnd runs no commands; put them into the service unit (ExecStartPre=, ExecStartPost=, ExecStop=, \
+    let commands = "vpnd runs no commands at start and stop; put them into the service unit (ExecStartPre=, ExecStartPost=, ExecStop=, \
                     ExecStopPost=)";
     assert_eq!(
         notes,

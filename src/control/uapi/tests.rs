@@ -301,6 +301,7 @@ fn peer_status(public_key: PublicKey) -> PeerStatus {
         set_endpoint: None,
         local: None,
         last_handshake: None,
+        connected_since: None,
         session_age: None,
         last_received: None,
         rx_bytes: 0,

@@ -3,7 +3,7 @@
 use tracing::{debug, error, info, warn};
 
 use super::Driver;
-use crate::host::Mended;
+use crate::{control::events::What, host::Mended};
 
 /// Lines of one reload that the log has; the answer to `vpnd reload` has all.
 const LINES: usize = 50;
@@ -30,6 +30,9 @@ pub(super) enum News<'a> {
 
 impl Driver<'_> {
     pub(super) fn tell(&mut self, news: News<'_>) {
+        let what = self.event(&news);
+        let event = self.events.field(what.name());
+        self.events.record(None, what);
         let count = &mut self.operation;
         match news {
             News::Reloaded { changed, confirm_within_s } => {
@@ -37,10 +40,11 @@ impl Driver<'_> {
                 count.not_in_force = None;
                 match confirm_within_s {
                     Some(seconds) => info!(
+                        event,
                         changes = changed.len(),
                         "reloaded, to be taken back in {seconds} s unless `vpnd confirm` follows"
                     ),
-                    None => info!(changes = changed.len(), "reloaded"),
+                    None => info!(event, changes = changed.len(), "reloaded"),
                 }
                 lines(changed);
             }
@@ -48,42 +52,51 @@ impl Driver<'_> {
                 count.reloads_refused += 1;
                 count.not_in_force = why.lines().next().map(str::to_owned);
                 for line in why.lines().take(LINES) {
-                    error!("not reloaded, nothing changed: {line}");
+                    error!(event, "not reloaded, nothing changed: {line}");
                 }
             }
-            News::Confirmed => info!("what was reloaded is confirmed"),
+            News::Confirmed => info!(event, "what was reloaded is confirmed"),
             News::TakenBack { changed } => {
                 count.reloads_taken_back += 1;
                 count.not_in_force = Some("nobody confirmed it".to_owned());
                 warn!(
+                    event,
                     changes = changed.len(),
                     "what was reloaded was not confirmed in time, and is taken back"
                 );
                 lines(changed);
             }
-            News::NotTakenBack { why } => error!("what was reloaded could not be taken back yet: {why}"),
+            News::NotTakenBack { why } => {
+                error!(event, "what was reloaded could not be taken back yet: {why}")
+            }
             News::PutBack { mended } => {
                 count.put_back += mended.count as u64;
                 count.put_back_last = mended.put_back.last().cloned();
                 let what = mended.put_back.join(", ");
                 match self.drift.is_contested() {
-                    false => warn!(what, count = mended.count, "put back what another program removed"),
+                    false => {
+                        warn!(event, what, count = mended.count, "put back what another program removed")
+                    }
                     true if self.drift.is_newly_contested() => warn!(
+                        event,
                         what,
                         count = mended.count,
                         "another program removes what is ours again and again: from now on it is put back after \
                          {} s, and longer; find that program",
                         self.drift.pause().as_secs()
                     ),
-                    true => debug!(what, count = mended.count, "put back what another program removed"),
+                    true => {
+                        debug!(event, what, count = mended.count, "put back what another program removed")
+                    }
                 }
             }
-            News::Displaced { why } => warn!("not put back: {why}"),
+            News::Displaced { why } => warn!(event, "not put back: {why}"),
             News::Link { up } => {
                 count.link_down = !up;
                 match up {
-                    true => info!("the device is up again"),
+                    true => info!(event, "the device is up again"),
                     false => warn!(
+                        event,
                         "the device was set down from outside: it stays down, and carries nothing, until \
                          `ip link set {} up` or `vpnd reload`",
                         self.name
@@ -92,6 +105,37 @@ impl Driver<'_> {
             }
         }
     }
+}
+
+impl Driver<'_> {
+    /// The same as an event.
+    fn event(&self, news: &News<'_>) -> What {
+        match *news {
+            News::Reloaded { changed, confirm_within_s } => {
+                What::Reloaded { changes: first(changed), confirm_within_s }
+            }
+            News::ReloadRefused { why } => What::ReloadRefused { why: why.to_owned() },
+            News::Confirmed => What::Confirmed,
+            News::TakenBack { changed } => What::TakenBack { changes: first(changed) },
+            News::NotTakenBack { why } => What::NotTakenBack { why: why.to_owned() },
+            News::PutBack { mended } => What::Drift {
+                what: mended.put_back.join(", "),
+                count: mended.count as u64,
+                contested: self.drift.is_contested(),
+            },
+            News::Displaced { why } => What::Displaced { why: why.to_owned() },
+            News::Link { up } => What::Link { up },
+        }
+    }
+}
+
+/// Not all of 10,000: an event is kept for long.
+fn first(changed: &[String]) -> Vec<String> {
+    let mut lines = changed[..changed.len().min(LINES)].to_vec();
+    if let Some(more @ 1..) = changed.len().checked_sub(LINES) {
+        lines.push(format!("and {more} more"));
+    }
+    lines
 }
 
 fn lines(changed: &[String]) {

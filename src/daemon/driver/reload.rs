@@ -7,9 +7,9 @@ use tokio::{sync::oneshot, task::JoinHandle, time::Instant};
 
 use super::{Driver, news::News};
 use crate::{
-    config::{Baseline, Config, Difference, EndpointName, Interface, Own, Peer, Running, followed},
+    config::{Baseline, Config, Difference, EndpointName, Hook, Interface, Own, Peer, Running, followed},
     control::{Access, NotReloaded, Reloaded},
-    daemon::{access, say_ready, say_reloading},
+    daemon::{access, say_ready, say_reloading, serve_metrics},
     forward::carrier::packets_of_a_send,
     host::{Mtus, Plan},
     noise::{PrivateKey, PublicKey},
@@ -247,6 +247,9 @@ impl Driver<'_> {
         if self.fwmark != target.mark {
             changed.push(format!("fwmark {} → {}", mark_words(self.fwmark), mark_words(target.mark)));
         }
+        if self.baseline.hooks != target.baseline.hooks {
+            changed.push(format!("hooks {} → {}", self.baseline.hooks.len(), target.baseline.hooks.len()));
+        }
         changed.extend(difference.applied());
         let changes = difference.changes();
         self.change_host(&target).await?;
@@ -266,8 +269,41 @@ impl Driver<'_> {
         Ok(changed)
     }
 
-    /// What may be refused: who may speak to the control sockets, port, mark, then addresses, routes and rules.
+    /// What may be refused: metrics and hooks, who may speak to the control sockets, port, mark, then addresses, routes and rules.
     async fn change_host(&mut self, target: &Target) -> Result<(), String> {
+        self.change_watchers(target)?;
+        let outcome = self.change_access_and_host(target).await;
+        if outcome.is_err() {
+            let (hooks, metrics) = (self.baseline.hooks.clone(), self.baseline.interface.metrics_listen);
+            if let Err(why) = self.watch_by(hooks, metrics) {
+                tracing::error!(why, "hooks or metrics are not as they were before the reload");
+            }
+        }
+        outcome
+    }
+
+    /// Who is told what happens, and who reads the metrics.
+    fn change_watchers(&mut self, target: &Target) -> Result<(), String> {
+        let (hooks, metrics) = (target.baseline.hooks.clone(), target.interface.metrics_listen);
+        self.watch_by(hooks, metrics)
+    }
+
+    /// Hooks cannot be refused but for want of a thread, so they come last.
+    fn watch_by(&mut self, hooks: Vec<Hook>, metrics: Option<SocketAddr>) -> Result<(), String> {
+        if metrics != self.watched.1 {
+            serve_metrics(&mut self.control, metrics).map_err(|error| error.to_string())?;
+            self.watched.1 = metrics;
+        }
+        if hooks != self.watched.0 {
+            self.events
+                .set_hooks(&hooks)
+                .map_err(|error| format!("start the thread of the hooks: {error}"))?;
+            self.watched.0 = hooks;
+        }
+        Ok(())
+    }
+
+    async fn change_access_and_host(&mut self, target: &Target) -> Result<(), String> {
         let before = self.access;
         if target.access != before {
             self.control.give(target.access, before).map_err(|error| error.to_string())?;

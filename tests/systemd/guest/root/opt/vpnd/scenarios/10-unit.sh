@@ -62,9 +62,11 @@ scenario_wg_and_vpnd_show_the_running_tunnel() {
 
 scenario_the_journal_names_the_unit_and_the_program() {
   local fields
-  fields=$(journalctl -b -u vpnd@vpn0 -o json --output-fields=SYSLOG_IDENTIFIER,_SYSTEMD_UNIT,MESSAGE | grep '"[^"]* up ')
+  fields=$(journalctl -b -u vpnd@vpn0 -o json --output-fields=SYSLOG_IDENTIFIER,_SYSTEMD_UNIT,MESSAGE | grep '"up interface=')
   grep -F '"SYSLOG_IDENTIFIER":"vpnd"' <<<"$fields"
   grep -F '"_SYSTEMD_UNIT":"vpnd@vpn0.service"' <<<"$fields"
   # The time and the colours are the journal's.
   refused grep -E '[0-9]{4}-[0-9]{2}-[0-9]{2}T|\\u001b' <<<"$fields"
+  # An event's fields can be asked for.
+  journalctl -b -u vpnd@vpn0 VPND_EVENT=connected VPND_PEER=right -o json | grep -F '"VPND_ENDPOINT":"192.0.2.2:'
 }

@@ -1,0 +1,70 @@
+//! What stands behind the `?` of a request's path.
+
+use percent_encoding::percent_decode_str;
+
+use super::events::About;
+
+/// The parameters, each at most once.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Query {
+    /// A time: of an event in Unix seconds, of a sample in nanoseconds since boot.
+    pub(super) since: Option<String>,
+    pub(super) generation: Option<u64>,
+    pub(super) peer: Option<About>,
+    pub(super) follow: bool,
+}
+
+impl Query {
+    /// An error is a sentence for whoever asked.
+    pub(super) fn read(text: Option<&str>) -> Result<Self, String> {
+        let mut query = Self { follow: true, ..Self::default() };
+        for pair in text.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let Ok(value) = percent_decode_str(value).decode_utf8() else {
+                return Err(format!("{name} is not UTF-8"));
+            };
+            match name {
+                "since" => query.since = Some(value.into_owned()),
+                "generation" => {
+                    query.generation =
+                        Some(value.parse().map_err(|_| format!("generation is no number: {value:?}"))?);
+                }
+                "peer" => query.peer = Some(About::new(&value)),
+                "follow" if value == "0" || value == "1" => query.follow = value == "1",
+                "follow" => return Err(format!("follow is 0 or 1, not {value:?}")),
+                _ => {
+                    return Err(format!(
+                        "{name:?} is not known here: since, generation, peer and follow are"
+                    ));
+                }
+            }
+        }
+        Ok(query)
+    }
+
+    /// `since` as a number.
+    pub(super) fn since<T: std::str::FromStr>(&self) -> Result<Option<T>, String> {
+        let number = |text: &String| text.parse().map_err(|_| format!("since is no number: {text:?}"));
+        self.since.as_ref().map(number).transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_decoded_and_what_is_wrong_is_named() {
+        let query = Query::read(Some("since=12.5&peer=my%20caf%C3%A9&follow=0")).expect("it is right");
+        assert_eq!(query.since::<f64>(), Ok(Some(12.5)));
+        assert_eq!((query.peer, query.follow), (Some(About::Name("my café".to_owned())), false));
+        assert!(Query::read(None).expect("nothing is right").follow);
+        for wrong in ["follow=2", "peer=%FF", "generation=x", "colour=red", "=", "since"] {
+            let read = Query::read(Some(wrong)).and_then(|query| query.since::<u64>());
+            assert!(read.is_err(), "{wrong}");
+        }
+        let key = "YWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWE%3D";
+        let query = Query::read(Some(&format!("peer={key}"))).expect("it is right");
+        assert!(matches!(query.peer, Some(About::Key(_))));
+    }
+}
