@@ -7,8 +7,8 @@
 //! ```
 //!
 //! The files, by the walk: [`change`] and `apply` (what is asked), `receive` (handshake messages that came),
-//! `send` (those that go), `hooks` (what the data threads raised), `expire` (what time brings), [`status`]
-//! and [`event`] (what is seen). What they work on: `peer` (one peer's truth) with `keypairs` (its sessions),
+//! `send` (those that go), `hooks` (what the data threads raised), `expire` (what time brings), `resume` (what a
+//! process before us knew), [`status`] and [`event`] (what is seen). What they work on: `peer` (one peer's truth) with `keypairs` (its sessions),
 //! `routes`, `indices`, `timers`, `load` with `limiter`, and `outbox` (both queues that leave the room).
 
 mod apply;
@@ -23,6 +23,7 @@ mod load;
 mod outbox;
 mod peer;
 mod receive;
+mod resume;
 mod routes;
 mod send;
 pub mod status;
@@ -38,6 +39,7 @@ pub use change::{AllowedIpOp, Change, ChangeError, MAX_PEERS, PeerChange};
 pub use event::Event;
 pub use expire::EXPIRE_BATCH;
 pub use outbox::{EVENT_QUEUE, TRANSMIT_QUEUE};
+pub use resume::Remembered;
 pub use status::{PeerStatus, Status};
 
 use crate::forward::{
@@ -119,6 +121,8 @@ pub struct Tunnel {
     /// No peer is ever sent a timestamp at or before this: the newest that a peer now gone was sent. Were it
     /// made again after the wall clock went back, our initiations would else be replays to it.
     timestamp_floor: Tai64n,
+    /// The newest that any peer was sent.
+    newest_timestamp: Tai64n,
 }
 
 impl Tunnel {
@@ -138,6 +142,7 @@ impl Tunnel {
             outbox: outbox::Outbox::default(),
             handovers: VecDeque::new(),
             timestamp_floor: Tai64n::default(),
+            newest_timestamp: Tai64n::default(),
         }
     }
 
@@ -262,6 +267,11 @@ impl Tunnel {
     /// One peer by key, without building the whole status.
     pub fn peer_id(&self, key: &PublicKey) -> Option<PeerId> {
         self.peers.id(key)
+    }
+
+    /// How many peers there are.
+    pub fn peer_count(&self) -> usize {
+        self.peers.len()
     }
 
     /// Counts what is refused, with its evidence.

@@ -5,6 +5,7 @@ mod handshakes;
 mod load;
 mod many;
 mod random;
+mod restart;
 mod roaming;
 mod rotation;
 mod sleep;
