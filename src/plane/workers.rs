@@ -10,7 +10,13 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use super::{TunDevice, UdpSockets, both, inbound, outbound, relief, shared::Shared, udp::Sent};
+use super::{
+    TunDevice, UdpSockets, both, inbound, outbound,
+    pulse::{Beat, Pulse},
+    relief,
+    shared::Shared,
+    udp::Sent,
+};
 use crate::{
     forward::{Evidence, Forward, Refusal},
     tunnel::Transmit,
@@ -69,7 +75,7 @@ impl Workers {
 }
 
 /// What a data thread runs until it is stopped.
-type Run = fn(&Shared) -> Result<(), Fatal>;
+type Run = fn(&Shared, &Pulse) -> Result<(), Fatal>;
 
 /// Why the loops cannot go on.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -86,6 +92,7 @@ pub enum Fatal {
 pub struct Plane {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
+    pulses: Vec<(String, Arc<Pulse>)>,
 }
 
 impl Plane {
@@ -102,7 +109,7 @@ impl Plane {
         let threads = workers.threads(cores);
         let shared = Arc::new(Shared::new(forward, tun, sockets, settings, threads.len())?);
         // If a later thread cannot be started, dropping this stops the earlier ones.
-        let mut plane = Self { shared, threads: Vec::with_capacity(threads.len()) };
+        let mut plane = Self { shared, threads: Vec::with_capacity(threads.len()), pulses: Vec::new() };
         for (name, run) in threads {
             plane.spawn(name, run)?;
         }
@@ -127,9 +134,10 @@ impl Plane {
     fn spawn(&mut self, name: String, run: Run) -> io::Result<()> {
         let shared = Arc::clone(&self.shared);
         let builder = thread::Builder::new().name(name.clone());
-        let own_name = name.clone();
+        let (own_name, pulse) = (name.clone(), Arc::new(Pulse::default()));
+        self.pulses.push((name.clone(), Arc::clone(&pulse)));
         let thread = builder.spawn(move || {
-            if let Some(fatal) = guarded(&own_name, || run(&shared)) {
+            if let Some(fatal) = guarded(&own_name, || run(&shared, &pulse)) {
                 shared.fail(fatal);
             }
         });
@@ -167,6 +175,21 @@ impl Plane {
     pub fn count_drops(&self) {
         let dropped = self.shared.sockets.load().newly_dropped();
         self.shared.forward.refusals.add(Refusal::ReceiveBufferFull, dropped);
+    }
+
+    /// A look at each data thread, with its name; for a watchdog. It costs them nothing.
+    pub fn beats(&self) -> impl Iterator<Item = (&str, Beat)> {
+        self.pulses.iter().map(|(name, pulse)| (name.as_str(), pulse.look()))
+    }
+
+    /// The device.
+    pub fn tun(&self) -> &TunDevice {
+        &self.shared.tun
+    }
+
+    /// The sockets in use.
+    pub fn sockets(&self) -> Arc<UdpSockets> {
+        self.shared.sockets.load_full()
     }
 
     /// The port in use.
