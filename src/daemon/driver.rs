@@ -1,16 +1,26 @@
 //! The one owner that drives the upper half: mutate, drain, mutate. Everything that it waits for stands in
 //! one `select!`; everything it does is bounded, so that a flood of one kind never starves another.
 
-use std::{io, sync::Arc};
+use std::{io, os::fd::AsFd, path::PathBuf, sync::Arc};
 
 use tokio::sync::{Notify, mpsc};
 use tracing::{debug, info, warn};
 
-use super::{DaemonError, Started, failed, lost, resolver::Resolver, say_ready, signals::Signals};
+use super::{
+    DaemonClock, DaemonError, Ended, Options, Started, failed, lost,
+    resolver::Resolver,
+    say_ready,
+    signals::{Asked, Signals},
+    store::Store,
+    timestamps::Timestamps,
+    watchdog::Watchdog,
+    whereabouts::Whereabouts,
+};
 use crate::{
+    config::Config,
     control::{ControlServer, InterfaceStatus, Request, SetError},
     host::{Host, Mtus, NetworkChange},
-    plane::{Clock, Plane, PlaneSettings, udp::Sent},
+    plane::{Plane, PlaneSettings, udp::Sent},
     sys::timer::BootTimer,
     tunnel::{Change, ChangeError, Event, Transmit, Tunnel},
 };
@@ -33,12 +43,19 @@ pub(super) struct Driver<'a> {
     signals: Signals,
     wake: Arc<Notify>,
     timer: BootTimer,
-    clock: Clock,
+    clock: DaemonClock,
+    watchdog: Watchdog,
+    /// For the next process.
+    store: &'a mut Store,
+    whereabouts: Whereabouts,
+    timestamps: Timestamps,
+    state_dir: PathBuf,
 }
 
 /// What ended one wait.
 enum Woken {
-    Signal(&'static str),
+    Signal(Asked),
+    Watchdog,
     Queue,
     Timer,
     Request(Request),
@@ -49,16 +66,19 @@ enum Woken {
 
 impl<'a> Driver<'a> {
     pub(super) fn new(
-        name: String,
+        config: &Config,
+        options: &Options,
         host: &'a Host,
+        store: &'a mut Store,
         started: Started,
         signals: Signals,
     ) -> Result<Self, DaemonError> {
         let timer = BootTimer::new().map_err(failed("make a timer on CLOCK_BOOTTIME"))?;
-        let Started { plan, tunnel, plane, control, requests, resolver, wake } = started;
+        let Started { plan, tunnel, plane, control, requests, resolver, wake, timestamps, whereabouts } =
+            started;
         let fwmark = plan.fwmark.unwrap_or(0);
         Ok(Self {
-            name,
+            name: config.interface.name.clone(),
             fwmark,
             settings: PlaneSettings::new(plan.mtu),
             rules_let_pass: (!plan.rules.is_empty()).then_some(fwmark),
@@ -71,22 +91,28 @@ impl<'a> Driver<'a> {
             signals,
             wake,
             timer,
-            clock: Clock,
+            clock: options.clock(),
+            watchdog: Watchdog::new(),
+            store,
+            whereabouts,
+            timestamps,
+            state_dir: options.state_dir.clone(),
         })
     }
 
     /// Until a signal (`Ok`) or something that cannot be mended.
-    pub(super) async fn run(&mut self) -> Result<(), DaemonError> {
+    pub(super) async fn run(&mut self) -> Result<Ended, DaemonError> {
         let name = self.name.clone();
         let mut lost_device = std::pin::pin!(self.host.device_lost(&name));
         self.apply_resolved();
         self.tunnel.link_up(self.clock.now());
         self.drain();
+        self.store.keep(&self.plane, self.whereabouts.as_fd());
         say_ready(&format!("UDP port {}", self.plane.port()));
         loop {
             self.arm_timer()?;
             let woken = tokio::select! {
-                signal = self.signals.stop() => Woken::Signal(signal),
+                asked = self.signals.asked() => Woken::Signal(asked),
                 fatal = self.plane.failed() => Woken::Failed(fatal.into()),
                 what = &mut lost_device => Woken::Failed(lost(&name, what)),
                 error = self.control.failed() => Woken::Failed(error.into()),
@@ -94,26 +120,32 @@ impl<'a> Driver<'a> {
                 () = self.resolver.resolved() => Woken::Resolved,
                 change = self.host.network_changed() => Woken::Network(change),
                 _ = self.timer.fired() => Woken::Timer,
+                () = self.watchdog.due() => Woken::Watchdog,
                 () = self.wake.notified() => Woken::Queue,
             };
             match woken {
-                Woken::Signal(name) => {
-                    info!(signal = name, "stopping");
-                    return Ok(());
+                Woken::Signal(asked) => {
+                    info!(signal = asked.name(), "stopping");
+                    let kept = asked == Asked::HandOver && self.store.holds_the_device();
+                    return Ok(if kept { Ended::HandedOver } else { Ended::Stopped });
                 }
                 Woken::Failed(error) => return Err(error),
                 Woken::Request(request) => self.answer(request),
                 Woken::Resolved => self.apply_resolved(),
                 Woken::Network(change) => self.network_changed(change),
+                Woken::Watchdog => self.watchdog.look(self.plane.beats()),
                 Woken::Timer | Woken::Queue => {}
             }
             self.turn();
+            // The port may be another one now.
+            self.store.keep(&self.plane, self.whereabouts.as_fd());
         }
     }
 
-    /// Stops the data threads; the device vanishes with them.
-    pub(super) fn stop(self) {
+    /// Stops the data threads; the device vanishes with them, unless it is kept.
+    pub(super) async fn stop(self) {
         self.plane.stop();
+        self.timestamps.close(self.tunnel.newest_timestamp()).await;
     }
 
     fn arm_timer(&mut self) -> Result<(), DaemonError> {
@@ -148,6 +180,8 @@ impl<'a> Driver<'a> {
     }
 
     fn drain(&mut self) {
+        // Before it is sent.
+        self.timestamps.cover(self.tunnel.newest_timestamp(), self.clock.now().boot);
         while let Some(transmit) = self.tunnel.poll_transmit() {
             self.send(&transmit);
         }
@@ -170,6 +204,7 @@ impl<'a> Driver<'a> {
     }
 
     fn happened(&mut self, event: Event) {
+        self.whereabouts.happened(&event, &self.tunnel, self.clock.now().boot);
         match event {
             Event::Connected { key, label, from, initiator, first, .. } => {
                 if first {
@@ -277,6 +312,7 @@ impl<'a> Driver<'a> {
 
     fn change(&mut self, change: Change) -> Result<(), ChangeError> {
         self.resolver.changed_by_hand(&change);
+        self.follow_key(&change);
         match self.tunnel.apply(change, self.clock.now()) {
             // As the kernel: one configuration serves all ends, and each leaves itself out.
             Err(ChangeError::OwnKey(key)) => {
@@ -284,6 +320,16 @@ impl<'a> Driver<'a> {
                 Ok(())
             }
             done => done,
+        }
+    }
+
+    /// Each key has timestamps of its own.
+    fn follow_key(&mut self, change: &Change) {
+        let Change::PrivateKey(Some(key)) = change else { return };
+        let key = key.public_key();
+        if !self.timestamps.are_of(&key) {
+            self.timestamps = Timestamps::open(&self.state_dir, key);
+            self.tunnel.never_before(self.timestamps.kept());
         }
     }
 
