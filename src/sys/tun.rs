@@ -37,7 +37,7 @@ pub fn set_offload(tun: BorrowedFd<'_>, offloads: u32) -> io::Result<()> {
 pub struct Attached {
     /// The device's name.
     pub name: String,
-    /// IFF_TUN, IFF_NO_PI, IFF_VNET_HDR, …, without what says nothing of the packets' form.
+    /// IFF_TUN, IFF_NO_PI, IFF_VNET_HDR, …
     pub flags: libc::c_int,
     /// Bytes before each packet.
     pub vnet_header: usize,
@@ -45,8 +45,6 @@ pub struct Attached {
 
 /// The device behind this descriptor (TUNGETIFF). EBADFD: there is none any more; ENOTTY: it is no TUN at all.
 pub fn attached(tun: BorrowedFd<'_>) -> io::Result<Attached> {
-    // Tells of the device's life, not of its packets.
-    const NOT_COUNTED: libc::c_int = libc::IFF_NOFILTER;
     // SAFETY: all zero is a valid ifreq: it is plain old data.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     // SAFETY: TUNGETIFF writes one ifreq.
@@ -59,7 +57,7 @@ pub fn attached(tun: BorrowedFd<'_>) -> io::Result<Attached> {
     let flags = libc::c_int::from(unsafe { request.ifr_ifru.ifru_flags }) & 0xffff;
     Ok(Attached {
         name: String::from_utf8(name).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?,
-        flags: flags & !NOT_COUNTED,
+        flags,
         vnet_header: usize::try_from(vnet_header).unwrap_or(0),
     })
 }
