@@ -160,7 +160,8 @@ impl Store {
         }
         let states = [NotifyState::FdStoreRemove, NotifyState::FdName(name.text())];
         if let Err(error) = sd_notify::notify(&states) {
-            warn!(what = name.text(), %error, "the service manager could not be told to let go of it");
+            // One that is gone holds nothing.
+            debug!(what = name.text(), %error, "the service manager could not be told to let go of it");
         }
     }
 

@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests measure how long things take")]
 
 mod battery;
+mod clock;
 #[path = "../common/mod.rs"]
 mod common;
 mod cryptokey;
