@@ -20,7 +20,7 @@ use vpnd::{
     },
     lab::{Host, link, tcp_transfer, udp_echo},
     noise::{PublicKey, SessionKeys},
-    plane::{Clock, Fatal, Offload, Plane, PlaneSettings, TunDevice, UdpSockets, Workers, udp::Sent},
+    plane::{Clock, Fatal, Offload, Plane, PlaneSettings, Threads, TunDevice, UdpSockets, udp::Sent},
     tunnel::Transmit,
     wire::{message::Index, outer::Outer},
 };
@@ -63,7 +63,7 @@ fn end(host: Host, role: Role, other: u32) -> End {
     let plane = host.run(|| {
         let (tun, sockets) =
             (TunDevice::create(TUN, MTU, Offload::Auto).unwrap(), UdpSockets::bind(0, 0).unwrap());
-        Plane::start(Arc::clone(&forward), tun, sockets, PlaneSettings::new(MTU), Workers::Auto).unwrap()
+        Plane::start(Arc::clone(&forward), tun, sockets, PlaneSettings::new(MTU), Threads::default()).unwrap()
     });
     link::up(&host, TUN).unwrap();
     host.add_address(TUN, &format!("{}/24", role.inner[0])).unwrap();

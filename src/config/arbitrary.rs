@@ -47,9 +47,19 @@ fn interface() -> impl Strategy<Value = (usize, Interface)> {
         |(own, name, (listen_port, mtu, fwmark), address, table)| {
             let address = address.into_iter().map(|net| net.parse().unwrap()).collect();
             let private_key = PrivateKey::new([1; 32]);
-            let (offload, workers) = (true, None);
-            let interface =
-                Interface { name, private_key, listen_port, address, mtu, fwmark, table, offload, workers };
+            let (offload, workers, nice) = (true, None, None);
+            let interface = Interface {
+                name,
+                private_key,
+                listen_port,
+                address,
+                mtu,
+                fwmark,
+                table,
+                offload,
+                workers,
+                nice,
+            };
             (own, interface)
         },
     )

@@ -39,6 +39,7 @@ pub(super) struct Draft {
     pub(super) table: Table,
     pub(super) offload: bool,
     pub(super) workers: Option<NonZeroUsize>,
+    pub(super) nice: Option<i8>,
 }
 
 impl Draft {
@@ -54,6 +55,7 @@ impl Draft {
             table: table(&mut fields, report),
             offload: offload(&mut fields, report),
             workers: workers(&mut fields, report),
+            nice: nice(&mut fields, report),
         };
         let subject = fields.subject.clone();
         for Found { at, value } in fields.left_over() {
@@ -86,6 +88,7 @@ impl Draft {
             table: self.table,
             offload: self.offload,
             workers: self.workers,
+            nice: self.nice,
         })
     }
 }
@@ -184,4 +187,11 @@ fn workers(fields: &mut Fields<'_>, report: &mut Report<'_>) -> Option<NonZeroUs
     let remedy = "write \"auto\", or how many threads each direction has: 1 to 64";
     let workers = fields.number(report, "workers", 0..=WORKERS_MAX, word, remedy)?;
     usize::try_from(workers.value).ok().and_then(NonZeroUsize::new)
+}
+
+/// Of the data threads, as nice(1) counts.
+fn nice(fields: &mut Fields<'_>, report: &mut Report<'_>) -> Option<i8> {
+    let remedy = "write a number from -20 (before all others) to 19 (after them), or take it out for -10";
+    let nice = fields.number(report, "nice", -20..=19, |_| None, remedy)?;
+    i8::try_from(nice.value).ok()
 }

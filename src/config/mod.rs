@@ -75,6 +75,8 @@ pub struct Interface {
     pub offload: bool,
     /// Data threads for each direction; absent ("auto"): as the machine has cores.
     pub workers: Option<NonZeroUsize>,
+    /// Of the data threads, -20 to 19; absent: -10 where the kernel grants it.
+    pub nice: Option<i8>,
 }
 
 /// `table = "auto" | "off" | number`, as in wg-quick.

@@ -122,11 +122,15 @@ fn what_is_absent_has_its_default() {
     let zeros = read(&interface("listen_port = 0\nfwmark = \"off\"\ntable = \"off\"")).unwrap().interface;
     assert_eq!((zeros.listen_port, zeros.fwmark, zeros.table), (None, None, Table::Off));
     assert_eq!((zeros.offload, zeros.workers), (true, None), "as if absent");
-    let plane = |lines| read(&interface(lines)).unwrap().interface;
+    let plane = |lines: &str| read(&interface(lines)).unwrap().interface;
     let few = plane("offload = \"off\"\nworkers = 3");
     assert_eq!((few.offload, few.workers.map(NonZeroUsize::get)), (false, Some(3)));
     let auto = plane("offload = \"auto\"\nworkers = \"auto\"");
-    assert_eq!((auto.offload, auto.workers), (true, None));
+    assert_eq!((auto.offload, auto.workers, auto.nice), (true, None, None));
+    assert_eq!(
+        [-20, 0, 19].map(|nice| plane(&format!("nice = {nice}")).nice),
+        [Some(-20), Some(0), Some(19)]
+    );
     assert_eq!(read(&interface("table = 254")).unwrap().interface.table, Table::Number(254));
 }
 
@@ -195,7 +199,7 @@ fn an_unknown_key_is_refused_with_the_nearest() {
     refuses(
         &interface("colour = 1"),
         "peer.toml:3: interface.colour: found the unknown key \"colour\"; take it out; the keys here are name, \
-         private_key, private_key_file, listen_port, address, mtu, fwmark, table, offload, workers",
+         private_key, private_key_file, listen_port, address, mtu, fwmark, table, offload, workers, nice",
     );
 }
 
@@ -580,6 +584,7 @@ fn numbers_out_of_range_are_refused() {
     let mark = "write a number from 1 to 4294967295, such as 0xca6c, or take it out";
     let offload = "write \"auto\", or \"off\" for one packet a system call";
     let workers = "write \"auto\", or how many threads each direction has: 1 to 64";
+    let nice = "write a number from -20 (before all others) to 19 (after them), or take it out for -10";
     let table = "write \"auto\", \"off\" or the number of a table, not 0, 253 or 255, which are the kernel's";
     let cases = [
         ("mtu = 575", "mtu: found the number 575", mtu),
@@ -590,6 +595,9 @@ fn numbers_out_of_range_are_refused() {
         ("offload = \"on\"", "offload: found the text \"on\"", offload),
         ("workers = 65", "workers: found the number 65", workers),
         ("workers = \"many\"", "workers: found the text \"many\"", workers),
+        ("nice = -21", "nice: found the number -21", nice),
+        ("nice = 20", "nice: found the number 20", nice),
+        ("nice = \"high\"", "nice: found the text \"high\"", nice),
         ("fwmark = 4294967296", "fwmark: found the number 4294967296", mark),
         ("fwmark = \"ca6c\"", "fwmark: found the text \"ca6c\"", mark),
         ("fwmark = \"0x-1\"", "fwmark: found the text \"0x-1\"", mark),

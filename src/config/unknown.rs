@@ -14,6 +14,7 @@ pub(super) const INTERFACE: &[&str] = &[
     "table",
     "offload",
     "workers",
+    "nice",
 ];
 /// Keys of `[[peer]]`.
 pub(super) const PEER: &[&str] = &[

@@ -32,7 +32,7 @@ use crate::{
     control::{ControlError, ControlServer, Request},
     forward::{Forward, carrier::packets_of_a_send},
     host::{Host, HostError, Lost, Plan},
-    plane::{Clock, Fatal, Offload, Plane, PlaneSettings, TunDevice, Workers},
+    plane::{Clock, Fatal, Offload, Plane, PlaneSettings, Threads, TunDevice, Workers},
     sys,
     tunnel::{ChangeError, Now, Timing, Tunnel},
 };
@@ -261,7 +261,8 @@ async fn start(
     let whereabouts = resume(config, store, inherited, &mut tunnel, &mut resolver)?;
     let settings = PlaneSettings::new(config.interface.mtu);
     let workers = config.interface.workers.map_or(Workers::Auto, Workers::EachWay);
-    let plane = Plane::start(tunnel.forward().clone(), tun, sockets, settings, workers)
+    let threads = Threads { workers, nice: config.interface.nice };
+    let plane = Plane::start(tunnel.forward().clone(), tun, sockets, settings, threads)
         .map_err(failed("start the data threads"))?;
     // Where the routes are there already, waiting would win nothing.
     if !plan.rules.is_empty() && !is_kept {

@@ -30,6 +30,7 @@ fn config(address: &[&str], table: Table, peers: &[&[&str]]) -> Config {
             table,
             offload: true,
             workers: None,
+            nice: None,
         },
         peers: peers.iter().map(peer).collect(),
     }

@@ -27,4 +27,4 @@ pub use offload::Offload;
 pub use pulse::Beat;
 pub use tun::TunDevice;
 pub use udp::UdpSockets;
-pub use workers::{Fatal, Plane, PlaneSettings, Workers};
+pub use workers::{Fatal, Plane, PlaneSettings, Threads, Workers};

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     forward::{Evidence, Forward, Refusal},
+    sys::schedule,
     tunnel::Transmit,
 };
 
@@ -74,6 +75,19 @@ impl Workers {
     }
 }
 
+/// `workers` and `nice` in the file.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Threads {
+    /// How many.
+    pub workers: Workers,
+    /// -20 to 19, as nice(1) counts. `None`: [`NICE`] where the kernel grants it.
+    pub nice: Option<i8>,
+}
+
+/// Before ordinary programs, as the kernel's own packets are: on a machine whose cores are all busy that was worth a
+/// sixth of a TCP stream's speed.
+const NICE: i8 = -10;
+
 /// What a data thread runs until it is stopped.
 type Run = fn(&Shared, &Pulse) -> Result<(), Fatal>;
 
@@ -102,7 +116,7 @@ impl Plane {
         tun: TunDevice,
         sockets: UdpSockets,
         settings: PlaneSettings,
-        workers: Workers,
+        Threads { workers, nice }: Threads,
     ) -> io::Result<Self> {
         let sockets = sockets.with(tun.offload());
         let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
@@ -111,7 +125,8 @@ impl Plane {
         // If a later thread cannot be started, dropping this stops the earlier ones.
         let mut plane = Self { shared, threads: Vec::with_capacity(threads.len()), pulses: Vec::new() };
         for (name, run) in threads {
-            plane.spawn(name, run)?;
+            let first = plane.threads.is_empty();
+            plane.spawn(name, first, nice, run)?;
         }
         plane.tell();
         Ok(plane)
@@ -131,12 +146,17 @@ impl Plane {
         );
     }
 
-    fn spawn(&mut self, name: String, run: Run) -> io::Result<()> {
+    fn spawn(&mut self, name: String, first: bool, nice: Option<i8>, run: Run) -> io::Result<()> {
         let shared = Arc::clone(&self.shared);
         let builder = thread::Builder::new().name(name.clone());
         let (own_name, pulse) = (name.clone(), Arc::new(Pulse::default()));
         self.pulses.push((name.clone(), Arc::clone(&pulse)));
         let thread = builder.spawn(move || {
+            if let Err(denied) = take_place(nice)
+                && first
+            {
+                denied.tell(nice.is_some());
+            }
             if let Some(fatal) = guarded(&own_name, || run(&shared, &pulse)) {
                 shared.fail(fatal);
             }
@@ -226,6 +246,35 @@ impl Drop for Plane {
             let _ = thread.join();
         }
     }
+}
+
+/// The kernel did not grant the nice value.
+struct Denied {
+    wanted: i8,
+    error: io::Error,
+}
+
+impl Denied {
+    /// A wish of the file is worth a warning.
+    fn tell(&self, asked: bool) {
+        let (Self { wanted, error }, nice) = (self, schedule::nice());
+        if asked {
+            tracing::warn!(wanted, nice, %error, "interface.nice: needs CAP_SYS_NICE, or an RLIMIT_NICE that allows it");
+        } else {
+            tracing::info!(wanted, nice, %error, "the data threads keep their nice value");
+        }
+    }
+}
+
+/// Of the calling thread. What it was given from outside is kept where that is as good, or cannot be changed.
+fn take_place(nice: Option<i8>) -> Result<(), Denied> {
+    let given = schedule::nice();
+    let wanted = nice.unwrap_or(given.min(NICE));
+    schedule::batch(wanted).or_else(|error| {
+        // A service manager may have set it before it forbade it.
+        let _ = schedule::batch(given);
+        if given == wanted { Ok(()) } else { Err(Denied { wanted, error }) }
+    })
 }
 
 /// The top of a data thread: nothing that happens below is lost. `None`: it was stopped.

@@ -9,6 +9,7 @@ pub mod packet; // AF_PACKET: what really passes a device
 pub mod poll; // waiting for a handful of descriptors
 pub mod process; // of our own: core dumps, open files
 pub mod random; // the one door to the kernel's randomness
+pub mod schedule; // the data threads' place among other threads
 pub mod signal; // to our own children
 pub mod socket; // one UDP datagram, and what rides beside it
 pub mod timer; // a timer that counts sleep

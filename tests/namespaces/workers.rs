@@ -47,6 +47,20 @@ fn naps(node: &Node) -> BTreeMap<String, u64> {
         .collect()
 }
 
+/// The nice values and policies of a daemon's data threads.
+fn places(node: &Node) -> BTreeSet<[String; 2]> {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", node.pid())).expect("it runs");
+    let stats = tasks.flatten().filter_map(|task| std::fs::read_to_string(task.path().join("stat")).ok());
+    let data = stats.filter(|stat| stat.contains("(vpnd-data)") || stat.contains("(vpnd-relief)"));
+    data.map(|stat| place(&stat)).collect()
+}
+
+/// Fields 19 and 41 of proc_pid_stat(5).
+fn place(stat: &str) -> [String; 2] {
+    let behind_the_name: Vec<_> = stat.rsplit(") ").next().expect("fields").split(' ').collect();
+    [19, 41].map(|field| behind_the_name[field - 3].to_owned())
+}
+
 /// What its log says of offloads and workers.
 fn told(node: &Node) -> String {
     let log = node.log();
@@ -173,4 +187,31 @@ fn four_workers_end_at_once_in_the_middle_of_a_flood() {
     let status = pair.left.vpnd().stop().unwrap_or_else(|error| panic!("{error}"));
     assert!(status.success(), "{status}: {}", pair.left.log());
     assert!(flows.into_iter().all(|flow| flow.finish().in_order()));
+}
+
+/// SCHED_BATCH, and the nice value of the file; -10 where it names none.
+#[test]
+fn data_threads_stand_where_the_file_says_among_the_threads_of_the_machine() {
+    if !need_root() {
+        return;
+    }
+    let batch = "3";
+    for (n, (line, nice)) in [("", "-10"), ("nice = 0", "0"), ("nice = 7", "7")].into_iter().enumerate() {
+        let pair = Pair::start(&format!("nice{n}"), &with(line));
+        assert_eq!(places(&pair.left), BTreeSet::from([[nice, batch].map(str::to_owned)]), "{line:?}");
+    }
+}
+
+/// What it was given is kept, and what cannot be had is said.
+#[test]
+fn a_nice_value_that_is_not_granted_leaves_the_tunnel_running() {
+    if !need_root() {
+        return;
+    }
+    let denied = "setpriv --bounding-set -sys_nice";
+    let pair = Pair::start("nodenied", &Spec { before: denied.to_owned(), ..with("nice = -5") });
+    let [own, _] = place(&std::fs::read_to_string("/proc/self/stat").expect("this process"));
+    assert_eq!(places(&pair.left), BTreeSet::from([[own, "3".to_owned()]]));
+    let log = pair.left.log();
+    assert!(log.contains("interface.nice: needs CAP_SYS_NICE") && log.contains("wanted=-5"), "{log}");
 }

@@ -87,6 +87,14 @@ fn one_hundred_and_thirty_thousand_prefixes_are_all_found() {
     }
 }
 
+#[test]
+fn the_addresses_of_ten_thousand_peers_take_few_nodes() {
+    let prefixes = (0..10_000_u32).map(|n| (Ipv4Net::from(Ipv4Addr::from_bits(0x0a00_0000 + n)).into(), n));
+    let table = AllowedIps::build(prefixes);
+    // 64 addresses each, and three nodes above them.
+    assert_eq!((table.v4.nodes.len(), table.v4.values.len()), (157 + 4, 10_000 + 1 + 4));
+}
+
 /// Prefixes that nest and collide: few distinct bits, all lengths.
 fn v4_prefix() -> impl Strategy<Value = IpNet> {
     (
@@ -123,7 +131,16 @@ proptest! {
         let random = v4.iter().map(|bits| Ipv4Addr::from_bits(bits & 0xf000_0f0f).into())
             .chain(v6.iter().map(|bits| Ipv6Addr::from_bits(bits & 0xf000_0000_0000_0000_0f00_0000_0000_000f).into()));
         let edges = prefixes.iter().flat_map(|prefix| [prefix.network(), prefix.broadcast(), prefix.addr()]);
-        for address in random.chain(edges) {
+        let beside = prefixes.iter().flat_map(|prefix| match (prefix.network(), prefix.broadcast()) {
+            (IpAddr::V4(first), IpAddr::V4(last)) => {
+                [first.to_bits().wrapping_sub(1), last.to_bits().wrapping_add(1)].map(|bits| Ipv4Addr::from_bits(bits).into())
+            }
+            (IpAddr::V6(first), IpAddr::V6(last)) => {
+                [first.to_bits().wrapping_sub(1), last.to_bits().wrapping_add(1)].map(|bits| Ipv6Addr::from_bits(bits).into())
+            }
+            _ => unreachable!("one family"),
+        });
+        for address in random.chain(edges).chain(beside) {
             let found = table.find(address).map(|(n, length)| (*n, length));
             prop_assert_eq!(found, naive(&prefixes, address), "{}", address);
         }
