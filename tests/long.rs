@@ -1,7 +1,8 @@
 //! What takes too long for CI: 1 GB each way, and ten minutes of mixed traffic over the real 120 s rekey, with
 //! each implementation. `make long` runs it as root, with the release build, and prints the figures.
 //! `VPND_LONG_SECONDS` shortens the ten minutes; below 130 there is no rekey to see. And 10 GB of TCP and of numbered
-//! datagrams through four workers; `VPND_LONG_BYTES` makes it less.
+//! datagrams through four workers; `VPND_LONG_BYTES` makes it less. And half an hour as fast as the machine can;
+//! `VPND_LONG_SOAK` is its seconds.
 
 #![allow(clippy::disallowed_methods, reason = "tests measure how long things take")]
 
@@ -15,6 +16,7 @@ mod streams;
 mod world;
 
 use std::{
+    fmt,
     process::{Command, Stdio},
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -114,6 +116,15 @@ struct Memory {
     end: u64,
 }
 
+impl fmt::Display for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [start, first, last, end] =
+            [self.start, self.first_half, self.last_half, self.end].map(|bytes| bytes >> 10);
+        write!(f, "RSS of vpnd in kB: {start} at the start, ")?;
+        write!(f, "at most {first} and {last} in the halves, {end} at the end")
+    }
+}
+
 #[test]
 #[ignore = "takes ten minutes: make long"]
 fn ten_minutes_of_mixed_traffic_lose_nothing_and_leak_nothing() {
@@ -191,11 +202,8 @@ fn print(outcome: &Outcome) {
     let Outcome { name, ways, memory, rekeys, complaints, .. } = outcome;
     println!("\n{name}: {rekeys} rekeys, {} warnings", complaints.len());
     println!("  there {}\n  back  {}", ways[0], ways[1]);
-    for Memory { start, first_half, last_half, end } in memory {
-        let [start, first, last, end] = [start, first_half, last_half, end].map(|&bytes| bytes >> 10);
-        println!(
-            "  RSS of vpnd in kB: {start} at the start, at most {first} and {last} in the halves, {end} at the end"
-        );
+    for memory in memory {
+        println!("  {memory}");
     }
 }
 
@@ -235,6 +243,47 @@ fn four_workers_reorder_nothing_of_ten_gigabytes_of_tcp_and_of_datagrams() {
     let ways = streams::both_ways(&pair, each_way);
     streams::in_order(&pair, &ways);
     assert!(ways.iter().all(|way| way.trains.sent * 1200 >= bytes / 2), "not all was sent in time");
+}
+
+#[test]
+#[ignore = "takes half an hour: make long"]
+fn half_an_hour_at_full_rate_reorders_nothing_and_its_memory_stays() {
+    if !need_root() {
+        return;
+    }
+    let duration = Duration::from_secs(
+        std::env::var("VPND_LONG_SOAK").map_or(1800, |text| text.parse().expect("a number of seconds")),
+    );
+    let pair = Pair::start("soak", &Spec::default());
+    let each_way = Load {
+        tcp: 5 * GIGABYTE,
+        udp: GIGABYTE / 10,
+        pace: Duration::from_millis(5),
+        small: Duration::from_millis(1),
+        limit: Duration::from_secs(600),
+    };
+    let over = AtomicBool::new(false);
+    let (carried, memory) = thread::scope(|scope| {
+        let watched = [&pair.left, &pair.right].map(|node| scope.spawn(|| watch(node, duration, &over)));
+        let begin = Clock.boot();
+        let mut carried = 0;
+        while Clock.boot().since(begin) < duration {
+            streams::in_order(&pair, &streams::both_ways(&pair, each_way));
+            carried += 2 * each_way.tcp;
+        }
+        over.store(true, Ordering::Release);
+        (carried, watched.map(|thread| thread.join().expect("it only reads")))
+    });
+    let rekeys = pair.left.log().matches("session renewed").count();
+    println!("{} GB of TCP in {} s, {rekeys} rekeys", carried / GIGABYTE, duration.as_secs());
+    for memory in memory {
+        println!("  {memory}");
+        assert!(memory.last_half <= memory.first_half + FLAT, "its memory grows");
+    }
+    assert!(rekeys as u64 >= duration.as_secs() / 130, "{rekeys} rekeys");
+    for node in [&pair.left, &pair.right] {
+        assert_eq!(complaints(node), Vec::<String>::new());
+    }
 }
 
 /// The lines in which vpnd warns.

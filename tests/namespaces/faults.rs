@@ -23,7 +23,7 @@ use crate::{
         need_root,
     },
     mixture::losses,
-    world::{Node, Pair, Spec, sh, wait_until},
+    world::{Node, Outer, Pair, Spec, sh, wait_until},
 };
 
 /// Which calls of a vpnd; the order is that of `faults.c`.
@@ -127,13 +127,13 @@ fn library() -> &'static Path {
 }
 
 /// Both ends with a library before the C library; without rules it only counts.
-fn pair(name: &str, workers: &str, before: &str) -> Pair {
+fn pair(name: &str, outer: Outer, workers: &str, before: &str) -> Pair {
     let library = library().display();
     let make = "sh -ec 'truncate -s 192 {folder}/faults; exec \"$@\"' -";
     let before = format!("{before} env VPND_FAULTS={{folder}}/faults LD_PRELOAD={library}");
     assert_eq!(CALLS * RULE, 192);
     let interface = format!("offload = \"auto\"\n{workers}");
-    let spec = Spec { before: format!("{make} {before}"), interface, ..Spec::default() };
+    let spec = Spec { outer, before: format!("{make} {before}"), interface, ..Spec::default() };
     let pair = Pair::start(name, &spec);
     pair.left.ping(pair.right.inner4, 1);
     pair
@@ -230,13 +230,14 @@ fn each<const N: usize>(errors: [Errno; N], test: impl Fn(Errno) + Sync) {
 }
 
 /// For the test of one error. The first has four workers, which are to be no louder than one; the second one thread
-/// for all.
+/// for all, the third IPv6 outside.
 fn pair_for(what: &str, error: Errno) -> Pair {
     let name = format!("{what}-{}", error.0.to_lowercase());
     match error {
-        EIO => pair(&name, "workers = 4", ""),
-        EINVAL => pair(&name, "", "taskset -c 0"),
-        _ => pair(&name, "", ""),
+        EIO => pair(&name, Outer::V4, "workers = 4", ""),
+        EINVAL => pair(&name, Outer::V4, "", "taskset -c 0"),
+        EMSGSIZE => pair(&name, Outer::V6, "", ""),
+        _ => pair(&name, Outer::V4, "", ""),
     }
 }
 
@@ -405,17 +406,21 @@ fn datagrams_that_a_narrow_path_does_not_take_together_arrive_in_fragments() {
     if !need_root() {
         return;
     }
-    let pair = pair("narrow", "", "");
-    let faults = Faults::of(&pair.left);
-    let arrived = under_load(&pair, || {
-        until("a send together", &pair, || faults.made(Call::SendTogether) > 10);
-        vpnd::lab::link::mtu(&pair.left.host, "eth0", 1000).expect("an MTU");
-        until("the line", &pair, || lines(&pair.left, NOT_CUT) > 0);
-        vpnd::lab::link::mtu(&pair.left.host, "eth0", 1500).expect("an MTU");
-        until("the end of it", &pair, || lines(&pair.left, CUT_AGAIN) > 0);
-    });
-    assert!(arrived.whole(), "{arrived}\n{}", losses(&pair));
-    assert_eq!((lines(&pair.left, NOT_CUT), lines(&pair.left, CUT_AGAIN)), (1, 1), "{}", pair.left.log());
+    // IPv6 has no narrower paths than of 1280 bytes (RFC 8200, section 5).
+    for (name, outer, narrow) in [("narrow4", Outer::V4, 1000), ("narrow6", Outer::V6, 1280)] {
+        let pair = pair(name, outer, "", "");
+        let faults = Faults::of(&pair.left);
+        let arrived = under_load(&pair, || {
+            until("a send together", &pair, || faults.made(Call::SendTogether) > 10);
+            vpnd::lab::link::mtu(&pair.left.host, "eth0", narrow).expect("an MTU");
+            until("the line", &pair, || lines(&pair.left, NOT_CUT) > 0);
+            vpnd::lab::link::mtu(&pair.left.host, "eth0", 1500).expect("an MTU");
+            until("the end of it", &pair, || lines(&pair.left, CUT_AGAIN) > 0);
+        });
+        assert!(arrived.whole(), "{arrived}\n{}", losses(&pair));
+        let told = (lines(&pair.left, NOT_CUT), lines(&pair.left, CUT_AGAIN));
+        assert_eq!(told, (1, 1), "{}", pair.left.log());
+    }
 }
 
 /// Nor this one.
@@ -424,7 +429,7 @@ fn datagrams_that_a_firewall_takes_for_one_that_is_too_long_are_sent_one_by_one(
     if !need_root() {
         return;
     }
-    let pair = pair("firewall", "", "");
+    let pair = pair("firewall", Outer::V4, "", "");
     let faults = Faults::of(&pair.left);
     let arrived = under_load(&pair, || {
         until("a send together", &pair, || faults.made(Call::SendTogether) > 10);
