@@ -123,9 +123,11 @@ scenario_the_watchdog_ends_a_process_whose_data_thread_is_stuck_and_the_tunnel_l
   standing >/tmp/running
   stall
   until_true 30 stuck
-  until_true 30 restarted vpnd@vpn0 1
-  said vpnd@vpn0 'Watchdog timeout'
+  until_true 30 said vpnd@vpn0 'Watchdog timeout'
+  # Who is traced does not die before its tracer looks.
+  kill "$strace"
   wait "$strace" || true
+  until_true 30 restarted vpnd@vpn0 1
   taken_over vpnd@vpn0
   pings right 10.77.0.1
   until_true 10 as_it_was
@@ -199,7 +201,7 @@ scenario_stop_leaves_nothing_behind() {
 scenario_no_system_call_was_refused() {
   local seen
   # Such refusals are seen here: one is provoked.
-  systemd-run --quiet --wait -p SystemCallFilter=~fchmodat -p SystemCallErrorNumber=EPERM chmod 600 /etc/vpnd/vpn0.key || true
+  systemd-run --quiet --wait -p SystemCallFilter=~fchmodat -p SystemCallErrorNumber=EPERM chmod 600 /etc/vpnd/vpn1.key || true
   journalctl --sync
   seen=$(journalctl -b --no-pager -o cat | grep -E '^(audit: )?(type=1326|SECCOMP)')
   grep -F 'comm="chmod"' <<<"$seen"
