@@ -3,7 +3,7 @@
 //! Start: signals caught → what the process before us left → sweep what a killed daemon left → control sockets (they
 //! also lock the name) → UDP → TUN → tunnel → data threads → endpoint names, where a default route follows → addresses,
 //! routes, rules → ready. Stop is the same backwards; each step's undo is armed before the next step begins. At a
-//! restart nothing is undone: the service manager keeps the descriptors ([`store`]) until the next process has them.
+//! restart nothing is undone: the service manager keeps the descriptors (`store`) until the next process has them.
 
 mod dns; // a name asked past the tunnel
 mod driver; // the loop, once all stands

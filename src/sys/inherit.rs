@@ -7,7 +7,7 @@ use std::{
     io,
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
-        unix::fs::MetadataExt,
+        unix::{fs::MetadataExt, net::UnixDatagram},
     },
     sync::atomic::{AtomicBool, Ordering},
 };
@@ -49,8 +49,8 @@ pub fn socket_is_here(socket: BorrowedFd<'_>) -> io::Result<bool> {
 
 /// A socket made now tells where we are, where no /proc is mounted, too.
 fn is_here(namespace: OwnedFd) -> io::Result<bool> {
-    let here = std::net::UdpSocket::bind(("127.0.0.1", 0)).and_then(|socket| namespace_of(socket.as_fd()));
-    let [there, here] = [File::from(namespace), File::from(here?)].map(|file| file.metadata());
+    let here = namespace_of(UnixDatagram::unbound()?.as_fd())?;
+    let [there, here] = [File::from(namespace), File::from(here)].map(|file| file.metadata());
     let (there, here) = (there?, here?);
     Ok((there.dev(), there.ino()) == (here.dev(), here.ino()))
 }

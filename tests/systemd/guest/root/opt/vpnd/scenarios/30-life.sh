@@ -120,6 +120,7 @@ scenario_the_watchdog_ends_a_process_whose_data_thread_is_stuck_and_the_tunnel_l
   systemctl daemon-reload
   systemctl reset-failed vpnd@vpn0
   systemctl restart vpnd@vpn0
+  pings left 10.77.0.2
   standing >/tmp/running
   stall
   until_true 30 stuck
