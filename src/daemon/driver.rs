@@ -143,9 +143,12 @@ impl<'a> Driver<'a> {
     }
 
     /// Stops the data threads; the device vanishes with them, unless it is kept.
-    pub(super) async fn stop(self) {
+    pub(super) async fn stop(self, ended: &Result<Ended, DaemonError>) {
         self.plane.stop();
-        self.timestamps.close(self.tunnel.newest_timestamp()).await;
+        // The next process does not wait for a disk.
+        if !matches!(ended, Ok(Ended::HandedOver)) {
+            self.timestamps.close(self.tunnel.newest_timestamp()).await;
+        }
     }
 
     fn arm_timer(&mut self) -> Result<(), DaemonError> {
@@ -181,7 +184,9 @@ impl<'a> Driver<'a> {
 
     fn drain(&mut self) {
         // Before it is sent.
-        self.timestamps.cover(self.tunnel.newest_timestamp(), self.clock.now().boot);
+        let newest = self.tunnel.newest_timestamp();
+        self.timestamps.cover(newest, self.clock.now().boot);
+        self.whereabouts.sent(*self.timestamps.key(), newest);
         while let Some(transmit) = self.tunnel.poll_transmit() {
             self.send(&transmit);
         }
@@ -327,7 +332,7 @@ impl<'a> Driver<'a> {
     fn follow_key(&mut self, change: &Change) {
         let Change::PrivateKey(Some(key)) = change else { return };
         let key = key.public_key();
-        if !self.timestamps.are_of(&key) {
+        if *self.timestamps.key() != key {
             self.timestamps = Timestamps::open(&self.state_dir, key);
             self.tunnel.never_before(self.timestamps.kept());
         }

@@ -32,6 +32,7 @@ use crate::{
     control::{ControlError, ControlServer, Request},
     forward::{Forward, carrier::packets_of_a_send},
     host::{Host, HostError, Lost, Plan},
+    noise::Tai64n,
     plane::{Clock, Fatal, Offload, Plane, PlaneSettings, Threads, TunDevice, Workers},
     sys,
     tunnel::{ChangeError, Now, Timing, Tunnel},
@@ -212,7 +213,7 @@ async fn serve(
     drop(config); // its keys are the tunnel's now, and stay nowhere else
     let ended = driver.run().await;
     say_stopping();
-    driver.stop().await;
+    driver.stop(&ended).await;
     ended
 }
 
@@ -256,9 +257,12 @@ async fn start(
 
     let wake = Arc::new(Notify::new());
     let timestamps = Timestamps::open(&options.state_dir, config.interface.private_key.public_key());
-    let mut tunnel = build_tunnel(config, options, &timestamps, &wake)?;
+    let mut whereabouts = open_whereabouts(config, store, &mut inherited)?;
+    // The process before us knew to the step what the disk knows in advance.
+    let floor = whereabouts.sent_with(timestamps.key()).unwrap_or(timestamps.kept());
+    let mut tunnel = build_tunnel(config, options, floor, &wake)?;
     let mut resolver = Resolver::new(config, plan.fwmark.unwrap_or(0));
-    let whereabouts = resume(config, store, inherited, &mut tunnel, &mut resolver)?;
+    resume(&mut whereabouts, &mut tunnel, &mut resolver);
     let settings = PlaneSettings::new(config.interface.mtu);
     let workers = config.interface.workers.map_or(Workers::Auto, Workers::EachWay);
     let threads = Threads { workers, nice: config.interface.nice };
@@ -299,19 +303,22 @@ async fn make_plan(config: &Config, host: &Host, kept: Option<&Kept>) -> Result<
     Ok(plan)
 }
 
-/// What the process before us knew of its peers is the tunnel's, and the resolver's.
-fn resume(
+/// The memory of where peers are: what was left, or none yet.
+fn open_whereabouts(
     config: &Config,
     store: &mut Store,
-    mut inherited: Inherited,
-    tunnel: &mut Tunnel,
-    resolver: &mut Resolver,
+    inherited: &mut Inherited,
 ) -> Result<Whereabouts, DaemonError> {
-    let (mut whereabouts, refused) = Whereabouts::open(inherited.peers.take(), config)
+    let (whereabouts, refused) = Whereabouts::open(inherited.peers.take(), config)
         .map_err(failed("make memory for where peers are"))?;
     if let Some(why) = refused {
         store.refused(store::Name::Peers, why);
     }
+    Ok(whereabouts)
+}
+
+/// What the process before us knew of its peers is the tunnel's, and the resolver's.
+fn resume(whereabouts: &mut Whereabouts, tunnel: &mut Tunnel, resolver: &mut Resolver) {
     let resumed = whereabouts.resume(tunnel, Clock.boot());
     if !resumed.is_empty() {
         info!(peers = resumed.len(), "known from the process before us");
@@ -319,19 +326,18 @@ fn resume(
     for (key, place) in resumed {
         resolver.answered_from(&key, place);
     }
-    Ok(whereabouts)
 }
 
 fn build_tunnel(
     config: &Config,
     options: &Options,
-    timestamps: &Timestamps,
+    floor: Tai64n,
     wake: &Arc<Notify>,
 ) -> Result<Tunnel, DaemonError> {
     let waker = wake.clone();
     let forward = Forward::new(Box::new(move || waker.notify_one()));
     let mut tunnel = Tunnel::new(forward, options.timing, Box::new(sys::random::os_rng()));
-    tunnel.never_before(timestamps.kept());
+    tunnel.never_before(floor);
     let now = options.clock().now();
     for change in config.changes() {
         tunnel.apply(change, now)?;

@@ -111,14 +111,18 @@ pub(super) async fn sockets(
 
 /// Nobody goes on with what was left: the device goes, and all that leads there.
 pub(super) async fn give_up(store: &mut Store, inherited: Inherited) -> Result<(), HostError> {
-    let left = inherited.tun.as_ref().and_then(name_of);
-    drop(inherited);
+    let removed = match inherited.tun.as_ref().and_then(name_of) {
+        Some(left) => remove(&left).await,
+        None => Ok(()),
+    };
+    // Not before: which rules lead to the device can only be told while it is there.
     store.empty();
-    if let Some(left) = left {
-        let mut host = Host::open().await?;
-        host.adopt(&left).await?;
-        host.remove_device(&left).await?;
-        host.undo().await?;
-    }
-    Ok(())
+    removed
+}
+
+async fn remove(device: &str) -> Result<(), HostError> {
+    let mut host = Host::open().await?;
+    host.adopt(device).await?;
+    let removed = host.remove_own_device().await;
+    host.undo().await.and(removed)
 }

@@ -72,9 +72,9 @@ impl Timestamps {
         Self { key, path, kept, writing: None, failed: None }
     }
 
-    /// Is this the record of that key?
-    pub(super) fn are_of(&self, key: &PublicKey) -> bool {
-        self.key == *key
+    /// Whose they are.
+    pub(super) fn key(&self) -> &PublicKey {
+        &self.key
     }
 
     /// Nothing after this was sent before now.

@@ -30,6 +30,8 @@ const RECORD: usize = 128;
 const BODY: usize = RECORD - 8;
 /// The first record: what this is, and its version.
 const HEAD: &[u8; 32] = b"vpnd: where peers are, version 1\n".first_chunk().expect("it is longer");
+/// Our own record, behind the head; those of peers follow.
+const OWN: u32 = 1;
 /// Between two peers that are called: ten thousand have their turn within ten seconds.
 const TURN: Duration = Duration::from_millis(1);
 /// Records of peers that are gone are only looked for when there are more than twice as many as peers, and this.
@@ -38,9 +40,11 @@ const SPARE: usize = 1024;
 /// The memory, and who stands where in it.
 pub(super) struct Whereabouts {
     memory: File,
+    /// What our own record says: the newest timestamp that was sent with which key.
+    sent: Option<(PublicKey, Tai64n)>,
     known: HashMap<PublicKey, Place>,
     free: Vec<u32>,
-    /// Records from here on were never used. The first is the head.
+    /// Records from here on were never used.
     next: u32,
     /// What the file says of a peer's endpoint, as a number.
     configured: HashMap<PublicKey, u64>,
@@ -76,13 +80,34 @@ impl Whereabouts {
         };
         let mut open = Self {
             memory,
+            sent: None,
             known: HashMap::new(),
             free: Vec::new(),
-            next: 1,
+            next: OWN + 1,
             configured: configured.collect(),
         };
-        open.next = u32::try_from(open.memory.metadata()?.len() / RECORD as u64).unwrap_or(1).max(1);
+        open.next = u32::try_from(open.memory.metadata()?.len() / RECORD as u64).unwrap_or(0).max(OWN + 1);
+        open.sent = open.read(OWN).map(|own| (own.key, own.known.newest_timestamp));
         Ok((open, refused))
+    }
+
+    /// The newest timestamp that the process before us sent with this key.
+    pub(super) fn sent_with(&self, key: &PublicKey) -> Option<Tai64n> {
+        self.sent.filter(|(own, _)| own == key).map(|(_, newest)| newest)
+    }
+
+    /// So does the next one know it to the step, while the record on disk is ahead: it need not wait for the disk.
+    pub(super) fn sent(&mut self, key: PublicKey, newest: Tai64n) {
+        if newest == Tai64n::default() || self.sent == Some((key, newest)) {
+            return;
+        }
+        let nowhere = Endpoint { remote: SocketAddr::from(([0; 4], 0)), local: None };
+        let known = Remembered { endpoint: nowhere, newest_timestamp: newest };
+        let own = Record { key, known, connected: Time::default(), configured: 0 };
+        match self.memory.write_all_at(&own.to_bytes(), u64::from(OWN) * RECORD as u64) {
+            Ok(()) => self.sent = Some((key, newest)),
+            Err(error) => warn!(%error, "the newest timestamp cannot be kept for the next process"),
+        }
     }
 
     /// Tells the tunnel what the process before us knew, of the peers that the file still has where it had them. Those
@@ -90,7 +115,7 @@ impl Whereabouts {
     /// all, with their endpoints.
     pub(super) fn resume(&mut self, tunnel: &mut Tunnel, now: Time) -> Vec<(PublicKey, SocketAddr)> {
         let mut found = Vec::new();
-        for number in 1..self.next {
+        for number in OWN + 1..self.next {
             match self.read(number).filter(|record| self.is_wanted(record)) {
                 Some(record) => {
                     self.known.insert(record.key, Place { record: number, connected: record.connected });
@@ -428,7 +453,20 @@ mod tests {
             memory.remember(key, at("192.0.2.9:7", None), None, &tunnel).unwrap();
         }
         let records = memory.memory.metadata().unwrap().len() as usize / RECORD;
-        assert!(records <= SPARE + 3, "{records}");
+        assert!(records <= SPARE + 4, "{records}");
+    }
+
+    #[test]
+    fn the_next_process_knows_the_newest_timestamp_of_its_own_key() {
+        let file = config(&[]);
+        let (mut first, _) = Whereabouts::open(None, &file).unwrap();
+        let own = file.interface.private_key.public_key();
+        assert_eq!(first.sent_with(&own), None);
+        let newest = Tai64n::from_unix(NOW.wall);
+        first.sent(own, newest);
+        first.sent(own, Tai64n::default());
+        let (next, ..) = after(&first, &file);
+        assert_eq!((next.sent_with(&own), next.sent_with(&key())), (Some(newest), None));
     }
 
     #[test]

@@ -71,7 +71,9 @@ impl Ends {
 }
 
 fn stops(daemon: &mut vpnd::lab::Daemon) {
-    assert!(daemon.stop().is_ok_and(|status| status.success()), "{}", daemon.log());
+    // It waits for the disk, which others may keep busy.
+    let status = daemon.stop().ok().or_else(|| daemon.wait(LONG));
+    assert!(status.is_some_and(|status| status.success()), "{}", daemon.log());
 }
 
 fn is_killed(daemon: &mut vpnd::lab::Daemon) {

@@ -222,12 +222,17 @@ fn a_restart_and_a_kill_keep_the_interface_its_routes_its_port_and_tcp_through_i
         running.contains("table 51820") && running.contains("from all fwmark") || running.contains("not"),
         "{running}"
     );
+    let record = |service: &Service| {
+        sh(service.host(), &format!("cat {}/manager.state/timestamp-*", service.host().folder().display()))
+    };
+    let kept = record(&service);
     for signal in ["USR2", "KILL", "USR2"] {
         let (stream, ()) = Stream::during(&mut service, |service| service.manager.restart(signal));
         println!("SIG{signal}: the longest silence was {:?}", stream.silence);
         assert!(stream.silence < GAP, "SIG{signal}: {:?}\n{}", stream.silence, service.manager.log());
         assert_eq!(everything(service.host()), running, "SIG{signal}: {}", service.manager.log());
         assert_eq!(service.manager.stored(), ["peers", "tun", "udp4", "udp6"], "nothing twice");
+        assert_eq!(record(&service), kept, "nobody waited for the disk");
         let log = service.manager.log();
         assert!(
             log.contains("taken over from the process before us") && !log.contains("is not used"),
