@@ -256,10 +256,13 @@ async fn start(
     };
 
     let wake = Arc::new(Notify::new());
-    let timestamps = Timestamps::open(&options.state_dir, config.interface.private_key.public_key());
+    let mut timestamps = Timestamps::open(&options.state_dir, config.interface.private_key.public_key());
     let mut whereabouts = open_whereabouts(config, store, &mut inherited)?;
     // The process before us knew to the step what the disk knows in advance.
     let floor = whereabouts.sent_with(timestamps.key()).unwrap_or(timestamps.kept());
+    if is_kept {
+        timestamps.expect(Tai64n::from_unix(options.clock().now().wall).max(floor.next()));
+    }
     let mut tunnel = build_tunnel(config, options, floor, &wake)?;
     let mut resolver = Resolver::new(config, plan.fwmark.unwrap_or(0));
     resume(&mut whereabouts, &mut tunnel, &mut resolver);

@@ -97,6 +97,18 @@ impl Timestamps {
             return self.written(wanted, written, now);
         }
         // It is ahead still: nobody has to wait for the disk.
+        self.begin(wanted);
+    }
+
+    /// At a restart, when packets wait: this is about to be sent, and the disk may take its time. (Should the machine die
+    /// within that time, and its clock go back, the record would be too old; at other starts the first handshake waits.)
+    pub(super) fn expect(&mut self, newest: Tai64n) {
+        if newest.after(LEFT) > self.kept && self.writing.is_none() {
+            self.begin(newest.after(AHEAD));
+        }
+    }
+
+    fn begin(&mut self, wanted: Tai64n) {
         let (path, key) = (self.path.clone(), self.key);
         self.writing = Some((wanted, tokio::task::spawn_blocking(move || write(&path, &key, wanted))));
     }
@@ -282,6 +294,18 @@ mod tests {
         let (_, writing) = kept.writing.as_mut().expect("it is under way, and nobody waits for it");
         writing.await.unwrap().unwrap();
         assert_eq!(Timestamps::open(folder.path(), key).kept(), at(901));
+    }
+
+    #[tokio::test]
+    async fn at_a_restart_the_first_handshake_does_not_wait_for_the_disk() {
+        let (folder, key) = (tempfile::tempdir().unwrap(), key());
+        let mut kept = Timestamps::open(folder.path(), key);
+        kept.expect(at(0));
+        kept.cover(at(1), Time(1));
+        assert_eq!(kept.kept(), Tai64n::default(), "it is under way, and goes on so");
+        let (_, writing) = kept.writing.as_mut().expect("it is under way");
+        writing.await.unwrap().unwrap();
+        assert_eq!(Timestamps::open(folder.path(), key).kept(), at(600));
     }
 
     #[tokio::test]
