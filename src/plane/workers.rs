@@ -80,7 +80,7 @@ impl Workers {
 pub struct Threads {
     /// How many.
     pub workers: Workers,
-    /// -20 to 19, as nice(1) counts. `None`: [`NICE`] where the kernel grants it.
+    /// -20 to 19, as nice(1) counts. `None`: -10 where the kernel grants it.
     pub nice: Option<i8>,
 }
 
