@@ -268,7 +268,11 @@ fn half_an_hour_at_full_rate_reorders_nothing_and_its_memory_stays() {
         let begin = Clock.boot();
         let mut carried = 0;
         while Clock.boot().since(begin) < duration {
-            streams::in_order(&pair, &streams::both_ways(&pair, each_way));
+            let ways = streams::both_ways(&pair, each_way);
+            if ways.iter().flat_map(|way| [&way.trains, &way.small]).any(|flow| !flow.lost.is_empty()) {
+                println!("{}", losses(&pair));
+            }
+            streams::in_order(&pair, &ways);
             carried += 2 * each_way.tcp;
         }
         over.store(true, Ordering::Release);

@@ -1,13 +1,15 @@
 //! The commands; the only place that prints. `vpnd --config FILE` is the daemon, the rest stand beside it.
 
+mod ask; // questions to running daemons
 pub mod check; // check
 pub mod convert; // import, export
 pub mod disk; // configurations and secrets as files
 pub mod keys; // genkey, genpsk, pubkey
 pub mod lab; // lab
+pub mod reload; // reload, confirm
 pub mod status; // status
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use clap::{Parser, Subcommand};
 
@@ -67,6 +69,10 @@ enum Command {
     Export(convert::Convert),
     /// Show running tunnels: who is connected, and what is wrong.
     Status(status::Args),
+    /// Read the file of a running tunnel again, and apply what changed.
+    Reload(reload::Args),
+    /// Keep what `reload --confirm` changed.
+    Confirm(reload::Confirm),
     /// Two hosts in network namespaces, a tunnel between them, and the way that a packet takes.
     Lab(lab::Args),
 }
@@ -82,7 +88,9 @@ pub fn main() -> ExitCode {
         Some(Command::Genpsk(args)) => keys::genpsk(&args),
         Some(Command::Import(args)) => convert::import(&args),
         Some(Command::Export(args)) => convert::export(&args),
-        Some(Command::Status(args)) => show_status(args),
+        Some(Command::Status(args)) => in_runtime(status::run(args)),
+        Some(Command::Reload(args)) => in_runtime(reload::reload(args)),
+        Some(Command::Confirm(args)) => in_runtime(reload::confirm(args)),
         Some(Command::Lab(args)) => lab::run(args),
     }
 }
@@ -102,7 +110,9 @@ fn run_daemon(args: DaemonArgs) -> ExitCode {
         }
     };
     let rekey_after = args.rekey_after.map_or(REKEY_AFTER_TIME, Duration::from_secs);
+    let read_config = Arc::new(move || disk::read_config(&path).map_err(|error| error.to_string()));
     let options = Options {
+        read_config,
         run_dir: args.run_dir,
         state_dir: args.state_dir,
         wall_ahead: args.wall_clock_ahead,
@@ -117,9 +127,9 @@ fn run_daemon(args: DaemonArgs) -> ExitCode {
     }
 }
 
-fn show_status(args: status::Args) -> ExitCode {
+fn in_runtime(command: impl Future<Output = ExitCode>) -> ExitCode {
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(status::run(args)),
+        Ok(runtime) => runtime.block_on(command),
         Err(error) => {
             eprintln!("vpnd: cannot start the runtime: {error}");
             ExitCode::FAILURE

@@ -10,6 +10,7 @@ use hyper::{body::Bytes, client::conn::http1, header::HOST};
 use hyper_util::rt::TokioIo;
 use tokio::{net::UnixStream, time::timeout};
 
+use crate::control::Operation;
 use crate::control::schema::{PeerReport, RefusalReport, StatusReport};
 use crate::forward::Refusal;
 
@@ -183,6 +184,7 @@ fn page(report: &StatusReport, paint: Paint, next: bool) -> String {
     if report.under_load {
         put(&mut page, format_args!("  {}", paint.bad("under load: handshakes are answered with cookies")));
     }
+    operation(&mut page, &report.operation, paint);
     for shown in &report.peers {
         peer(&mut page, shown, report.now, paint);
     }
@@ -190,6 +192,46 @@ fn page(report: &StatusReport, paint: Paint, next: bool) -> String {
     refusals(&mut page, "what was refused", &wrong, paint.bad("•"), paint);
     refusals(&mut page, "what was left out", &harmless, "•".to_owned(), paint);
     page
+}
+
+/// What operators and other programs did.
+fn operation(page: &mut String, operation: &Operation, paint: Paint) {
+    if let Some(seconds) = operation.confirm_within_s {
+        let text = format!(
+            "on trial: taken back in {}, unless `vpnd confirm` follows",
+            count(seconds as usize, "second")
+        );
+        put(page, format_args!("  {}", paint.bad(text)));
+    }
+    if operation.link_down {
+        put(
+            page,
+            format_args!("  {}", paint.bad("the device was set down from outside: it carries nothing")),
+        );
+    }
+    if operation.contested {
+        let text = "another program removes or replaces addresses, routes or rules of ours again and again";
+        put(page, format_args!("  {}", paint.bad(text)));
+    }
+    if operation.put_back > 0 {
+        let last = operation
+            .put_back_last
+            .as_deref()
+            .map_or(String::new(), |last| format!(", last: {}", printable(last)));
+        put(page, format_args!("  put back      {}{last}", count(operation.put_back as usize, "thing")));
+    }
+    if !operation.differs.is_empty() {
+        put(
+            page,
+            format_args!(
+                "  {}",
+                paint.bad("differs from the file, as changed by hand (`vpnd reload` goes back to it):")
+            ),
+        );
+    }
+    for line in &operation.differs {
+        put(page, format_args!("    {}", printable(line)));
+    }
 }
 
 /// It tells of nothing that anybody should mend.
@@ -321,7 +363,7 @@ fn printable(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::control::schema::EvidenceReport;
-    use crate::control::{ControlServer, InterfaceStatus, Request};
+    use crate::control::{Access, ControlServer, InterfaceStatus, Request};
 
     fn report() -> StatusReport {
         let peer = PeerReport {
@@ -363,6 +405,7 @@ mod tests {
             mtu: 1420,
             under_load: true,
             now: 1125.0,
+            operation: Operation::default(),
             peers: vec![peer, silent],
             refusals: vec![
                 RefusalReport {
@@ -508,6 +551,7 @@ what was left out
                         under_load: false,
                     },
                     now: Duration::ZERO,
+                    operation: Operation::default(),
                     boot: crate::forward::Time(0),
                 });
             }
@@ -518,7 +562,9 @@ what was left out
     #[tokio::test]
     async fn a_running_daemon_is_found_and_asked() {
         let run = tempfile::tempdir().expect("a run directory");
-        let _server = ControlServer::serve("vpn7", run.path(), daemon()).await.expect("nobody is there");
+        let _server = ControlServer::serve("vpn7", run.path(), Access::default(), daemon())
+            .await
+            .expect("nobody is there");
         let found = sockets(&run.path().join("vpnd")).expect("the folder can be read");
         let [socket] = &found[..] else { panic!("{found:?}") };
         let json = fetch(socket).await.expect("an answer");
@@ -550,7 +596,9 @@ what was left out
         let run = tempfile::tempdir().expect("a run directory");
         let (asker, gone) = tokio::sync::mpsc::channel(1);
         drop(gone);
-        let _server = ControlServer::serve("vpn0", run.path(), asker).await.expect("nobody is there");
+        let _server = ControlServer::serve("vpn0", run.path(), Access::default(), asker)
+            .await
+            .expect("nobody is there");
         let args = Args { name: Some("vpn0".to_owned()), json: false, run_dir: run.path().to_owned() };
         let error = show(&args).await.expect_err("the daemon is gone").to_string();
         assert!(error.contains("the daemon is stopping"), "{error}");

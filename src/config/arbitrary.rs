@@ -47,7 +47,7 @@ fn interface() -> impl Strategy<Value = (usize, Interface)> {
         |(own, name, (listen_port, mtu, fwmark), address, table)| {
             let address = address.into_iter().map(|net| net.parse().unwrap()).collect();
             let private_key = PrivateKey::new([1; 32]);
-            let (offload, workers, nice) = (true, None, None);
+            let (offload, workers, nice, sockets) = (true, None, None, SocketAccess::default());
             let interface = Interface {
                 name,
                 private_key,
@@ -59,6 +59,7 @@ fn interface() -> impl Strategy<Value = (usize, Interface)> {
                 offload,
                 workers,
                 nice,
+                sockets,
             };
             (own, interface)
         },

@@ -1,13 +1,14 @@
-//! A file as changes of a tunnel: of a fresh one, or of one that runs by an older file.
+//! A file as changes of a tunnel: of a fresh one, or of one that runs; and what the difference is, in words.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 
 use ipnet::IpNet;
 
-use super::{Config, EndpointName, Peer};
+use super::{Config, EndpointName, Interface, Peer, words};
 use crate::{
-    noise::{PresharedKey, PublicKey},
-    tunnel::{AllowedIpOp, Change, PeerChange},
+    noise::{PresharedKey, PrivateKey, PublicKey},
+    tunnel::{AllowedIpOp, Change, PeerChange, PeerStatus, Status},
 };
 
 impl Config {
@@ -22,34 +23,295 @@ impl Config {
     }
 }
 
-/// What makes a tunnel that runs by `old` one that runs by `new`, and touches nothing else: a peer that stays
-/// keeps its sessions. Port and mark that are no longer given become 0, a preshared key all zero, a name empty;
-/// an endpoint that is no longer given stays where it was, since the tunnel may have moved it.
-pub fn changes_between(old: &Config, new: &Config) -> Vec<Change> {
-    let mut changes = Vec::new();
-    // First: a peer may take the key that was ours, and the tunnel refuses our own key as a peer.
-    if old.interface.private_key.expose() != new.interface.private_key.expose() {
-        changes.push(Change::PrivateKey(Some(new.interface.private_key.clone())));
+/// The endpoint names that are followed.
+pub type Followed = HashMap<PublicKey, EndpointName>;
+
+/// Those that these peers have.
+pub fn followed(peers: &[Peer]) -> Followed {
+    let named = peers.iter().filter_map(|peer| match &peer.endpoint {
+        Some(name @ EndpointName::Name { .. }) => Some((peer.public_key, name.clone())),
+        _ => None,
+    });
+    named.collect()
+}
+
+/// What runs, as far as the tunnel and the resolver know it.
+#[derive(Clone, Copy)]
+pub struct Running<'a> {
+    /// The tunnel.
+    pub status: &'a Status,
+    /// Whose endpoint is a name.
+    pub followed: &'a Followed,
+}
+
+/// The private key that is to be.
+#[derive(Clone, Copy)]
+pub enum Own<'a> {
+    /// This one, or none.
+    Key(Option<&'a PrivateKey>),
+    /// The one of this public key.
+    Of(PublicKey),
+}
+
+/// A file without its secrets, to compare with what runs. What stands for a preshared key is its fingerprint.
+#[derive(Clone, Debug)]
+pub struct Baseline {
+    /// With a private key that is none.
+    pub interface: Interface,
+    public_key: PublicKey,
+    peers: Vec<Peer>,
+}
+
+impl From<Config> for Baseline {
+    fn from(config: Config) -> Self {
+        let Config { mut interface, mut peers } = config;
+        let public_key = interface.private_key.public_key();
+        interface.private_key = PrivateKey::new([0; 32]);
+        for key in peers.iter_mut().filter_map(|peer| peer.preshared_key.as_mut()) {
+            *key = PresharedKey::new(key.fingerprint());
+        }
+        Self { interface, public_key, peers }
     }
-    if old.interface.listen_port != new.interface.listen_port {
-        changes.push(Change::ListenPort(new.interface.listen_port.unwrap_or(0)));
+}
+
+impl Baseline {
+    /// What was changed since, by hand.
+    pub fn difference<'a>(&'a self, running: Running<'a>) -> Difference<'a> {
+        Difference::new(running, Own::Of(self.public_key), &self.peers, PresharedKey::fingerprint_of)
     }
-    if old.interface.fwmark != new.interface.fwmark {
-        changes.push(Change::Fwmark(new.interface.fwmark.unwrap_or(0)));
+}
+
+/// What runs, and how a file (or what ran before) would have it. Touches nothing that is the same: a peer that stays
+/// keeps its sessions, and one that roamed stays where it is.
+pub struct Difference<'a> {
+    own: Option<Option<PrivateKey>>,
+    now: Option<PublicKey>,
+    own_to: Option<PublicKey>,
+    removed: Vec<&'a PeerStatus>,
+    added: Vec<&'a Peer>,
+    altered: Vec<Altered<'a>>,
+}
+
+/// A peer that stays, and in what it is another.
+struct Altered<'a> {
+    now: &'a PeerStatus,
+    to: &'a Peer,
+    endpoint_now: Option<EndpointName>,
+    name: bool,
+    preshared: bool,
+    endpoint: bool,
+    keepalive: bool,
+    removed: Vec<IpNet>,
+    added: Vec<IpNet>,
+}
+
+/// A preshared key as the wanted peers have it.
+type Form = fn(&PresharedKey) -> PresharedKey;
+
+impl<'a> Difference<'a> {
+    /// From what runs to this private key and these peers, no two of which have a key or a prefix in common.
+    pub fn towards(running: Running<'a>, own: Own<'a>, peers: &'a [Peer]) -> Self {
+        Self::new(running, own, peers, PresharedKey::clone)
     }
-    // A peer whose key is ours now went with that change.
-    let own = new.interface.private_key.public_key();
-    let stay: HashSet<PublicKey> = new.peers.iter().map(|peer| peer.public_key).chain([own]).collect();
-    let gone = old.peers.iter().filter(|peer| !stay.contains(&peer.public_key));
-    changes.extend(
-        gone.map(|peer| Change::Peer(PeerChange { remove: true, ..PeerChange::new(peer.public_key) })),
-    );
-    let before: HashMap<PublicKey, &Peer> = old.peers.iter().map(|peer| (peer.public_key, peer)).collect();
-    changes.extend(new.peers.iter().filter_map(|peer| match before.get(&peer.public_key) {
-        None => Some(Change::Peer(whole(peer))),
-        Some(old) => difference(old, peer).map(Change::Peer),
-    }));
-    changes
+
+    fn new(running: Running<'a>, own: Own<'a>, peers: &'a [Peer], form: Form) -> Self {
+        let status = running.status;
+        let own_to = match own {
+            Own::Key(key) => key.map(PrivateKey::public_key),
+            Own::Of(key) => Some(key),
+        };
+        let own = match own {
+            Own::Key(key) if status.private_key.as_ref() != key => Some(key.cloned()),
+            _ => None,
+        };
+        let wanted: HashSet<PublicKey> = peers.iter().map(|peer| peer.public_key).collect();
+        let before: HashMap<PublicKey, &PeerStatus> =
+            status.peers.iter().map(|peer| (peer.public_key, peer)).collect();
+        let (stay, added): (Vec<_>, Vec<_>) =
+            peers.iter().partition(|peer| before.contains_key(&peer.public_key));
+        let altered = stay.into_iter().filter_map(|peer| {
+            let altered = Altered::new(before[&peer.public_key], peer, running.followed, form);
+            altered.is_any().then_some(altered)
+        });
+        let removed = status.peers.iter().filter(|peer| !wanted.contains(&peer.public_key));
+        Self {
+            own,
+            now: status.public_key,
+            own_to,
+            removed: removed.collect(),
+            added,
+            altered: altered.collect(),
+        }
+    }
+
+    /// Is all the same?
+    pub fn is_none(&self) -> bool {
+        self.now == self.own_to && self.removed.is_empty() && self.added.is_empty() && self.altered.is_empty()
+    }
+
+    /// What is to be done. What is taken away goes first, so that in whichever order the peers stand, no prefix passes
+    /// from one to another: it is free, and then it is given.
+    pub fn changes(&self) -> Vec<Change> {
+        // First of all: a peer may take the key that was ours, and the tunnel refuses our own key as a peer.
+        let own = self.own.iter().cloned().map(Change::PrivateKey);
+        // A peer whose key is ours now goes with that change.
+        let gone = self.removed.iter().filter(|peer| Some(peer.public_key) != self.own_to);
+        let gone = gone.map(|peer| PeerChange { remove: true, ..PeerChange::new(peer.public_key) });
+        let taken = self.altered.iter().filter_map(Altered::taken);
+        let altered = self.altered.iter().filter_map(Altered::given);
+        let added = self.added.iter().map(|peer| whole(peer));
+        own.chain(gone.chain(taken).chain(altered).chain(added).map(Change::Peer)).collect()
+    }
+
+    /// A line for each thing that becomes another: from what runs to what is wanted.
+    pub fn applied(&self) -> Vec<String> {
+        self.lines(true)
+    }
+
+    /// The same the other way round: from what is wanted to what runs.
+    pub fn differs(&self) -> Vec<String> {
+        self.lines(false)
+    }
+
+    fn lines(&self, applied: bool) -> Vec<String> {
+        let mut lines = Vec::new();
+        if self.now != self.own_to {
+            let becomes = if applied { self.own_to } else { self.now };
+            lines.push(match becomes {
+                Some(key) => format!("private_key: another one; the public key is {key}"),
+                None => "private_key: taken away".to_owned(),
+            });
+        }
+        let (gone, new) = if applied { ("removed", "added") } else { ("added", "removed") };
+        lines.extend(self.removed.iter().map(|peer| format!("peer {}: {gone}", peer.label)));
+        lines.extend(self.added.iter().map(|peer| format!("peer {}: {new}", label(peer))));
+        for altered in &self.altered {
+            let name = if applied { label(altered.to) } else { altered.now.label.clone() };
+            lines.extend(altered.words(applied).into_iter().map(|what| format!("peer {name}: {what}")));
+        }
+        lines
+    }
+}
+
+impl<'a> Altered<'a> {
+    fn new(now: &'a PeerStatus, to: &'a Peer, followed: &Followed, form: Form) -> Self {
+        let set = || now.set_endpoint.map(EndpointName::Address);
+        let endpoint_now = followed.get(&now.public_key).cloned().or_else(set);
+        let (removed, added) = prefixes(&now.allowed_ips, &to.allowed_ips);
+        Self {
+            name: now.label != label(to),
+            preshared: now.preshared_key.as_ref().map(form) != to.preshared_key,
+            endpoint: endpoint_now.as_ref().map(canonical) != to.endpoint.as_ref().map(canonical),
+            keepalive: now.persistent_keepalive != to.persistent_keepalive,
+            endpoint_now,
+            removed,
+            added,
+            now,
+            to,
+        }
+    }
+
+    fn is_any(&self) -> bool {
+        self.name
+            || self.preshared
+            || self.endpoint
+            || self.keepalive
+            || !(self.removed.is_empty() && self.added.is_empty())
+    }
+
+    /// The prefixes that it has to give up.
+    fn taken(&self) -> Option<PeerChange> {
+        let allowed_ips: Vec<_> = self.removed.iter().copied().map(AllowedIpOp::Remove).collect();
+        (!allowed_ips.is_empty()).then(|| PeerChange { allowed_ips, ..self.change() })
+    }
+
+    /// All else. A name of an endpoint is the resolver's.
+    fn given(&self) -> Option<PeerChange> {
+        let preshared = || self.to.preshared_key.clone().unwrap_or_default();
+        let change = PeerChange {
+            name: self.name.then(|| self.to.name.clone().unwrap_or_default()),
+            preshared_key: self.preshared.then(preshared),
+            endpoint: literal(self.to).filter(|_| self.endpoint),
+            forget_endpoint: self.endpoint && self.to.endpoint.is_none(),
+            persistent_keepalive: self.keepalive.then_some(self.to.persistent_keepalive),
+            allowed_ips: self.added.iter().copied().map(AllowedIpOp::Add).collect(),
+            ..self.change()
+        };
+        let alters = self.name
+            || self.preshared
+            || change.endpoint.is_some()
+            || change.forget_endpoint
+            || self.keepalive
+            || !change.allowed_ips.is_empty();
+        alters.then_some(change)
+    }
+
+    fn change(&self) -> PeerChange {
+        PeerChange { update_only: true, ..PeerChange::new(self.to.public_key) }
+    }
+
+    fn words(&self, applied: bool) -> Vec<String> {
+        let way = |now: String, to: String| words::from_to(now, to, applied);
+        let mut words = Vec::new();
+        if self.name {
+            let former = if applied { self.now.label.clone() } else { label(self.to) };
+            words.push(format!("was called {former}"));
+        }
+        if self.preshared {
+            let [now, to] = [self.now.preshared_key.is_some(), self.to.preshared_key.is_some()];
+            let (before, after) = if applied { (now, to) } else { (to, now) };
+            let what = match (before, after) {
+                (_, false) => "taken away",
+                (false, true) => "set",
+                (true, true) => "another one",
+            };
+            words.push(format!("preshared_key {what}"));
+        }
+        if self.endpoint {
+            let text =
+                |endpoint: Option<&EndpointName>| endpoint.map_or("none".to_owned(), EndpointName::to_string);
+            words.push(format!(
+                "endpoint {}",
+                way(text(self.endpoint_now.as_ref()), text(self.to.endpoint.as_ref()))
+            ));
+        }
+        if self.keepalive {
+            let text = |seconds: u16| if seconds == 0 { "off".to_owned() } else { seconds.to_string() };
+            let (now, to) = (self.now.persistent_keepalive, self.to.persistent_keepalive);
+            words.push(format!("persistent_keepalive {}", way(text(now), text(to))));
+        }
+        if !(self.removed.is_empty() && self.added.is_empty()) {
+            let (plus, minus) =
+                if applied { (&self.added, &self.removed) } else { (&self.removed, &self.added) };
+            words.push(format!("allowed_ips {}", words::plus_minus(plus, minus)));
+        }
+        words
+    }
+}
+
+impl fmt::Display for EndpointName {
+    /// As the file has it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Name { host, port } => write!(f, "{host}:{port}"),
+        }
+    }
+}
+
+/// What people call it.
+fn label(peer: &Peer) -> String {
+    peer.name.clone().unwrap_or_else(|| peer.public_key.short())
+}
+
+/// The tunnel knows an IPv4 address by no other form.
+fn canonical(endpoint: &EndpointName) -> EndpointName {
+    match endpoint {
+        EndpointName::Address(address) if address.ip().to_canonical().is_ipv4() => {
+            EndpointName::Address((address.ip().to_canonical(), address.port()).into())
+        }
+        other => other.clone(),
+    }
 }
 
 /// A peer from nothing.
@@ -65,44 +327,14 @@ fn whole(peer: &Peer) -> PeerChange {
     }
 }
 
-/// A peer from what it was; `None`: nothing to do.
-fn difference(old: &Peer, new: &Peer) -> Option<PeerChange> {
-    let change = PeerChange {
-        name: (old.name != new.name).then(|| new.name.clone().unwrap_or_default()),
-        preshared_key: preshared_difference(old.preshared_key.as_ref(), new.preshared_key.as_ref()),
-        endpoint: literal(new).filter(|endpoint| literal(old) != Some(*endpoint)),
-        persistent_keepalive: (old.persistent_keepalive != new.persistent_keepalive)
-            .then_some(new.persistent_keepalive),
-        allowed_ips: prefix_difference(&old.allowed_ips, &new.allowed_ips),
-        update_only: true,
-        ..PeerChange::new(new.public_key)
-    };
-    let alters = change.name.is_some()
-        || change.preshared_key.is_some()
-        || change.endpoint.is_some()
-        || change.persistent_keepalive.is_some()
-        || !change.allowed_ips.is_empty();
-    alters.then_some(change)
-}
-
-fn preshared_difference(old: Option<&PresharedKey>, new: Option<&PresharedKey>) -> Option<PresharedKey> {
-    match (old, new) {
-        (None, None) => None,
-        (Some(old), Some(new)) if old == new => None,
-        (_, new) => Some(new.cloned().unwrap_or_default()),
+/// What goes, and what comes.
+fn prefixes(now: &[IpNet], to: &[IpNet]) -> (Vec<IpNet>, Vec<IpNet>) {
+    if now == to {
+        return (Vec::new(), Vec::new());
     }
-}
-
-/// Removals first; a prefix that moved to another peer is no longer this one's to remove, whichever of the
-/// two changes comes first.
-fn prefix_difference(old: &[IpNet], new: &[IpNet]) -> Vec<AllowedIpOp> {
-    if old == new {
-        return Vec::new();
-    }
-    let (before, after): (HashSet<_>, HashSet<_>) = (old.iter().collect(), new.iter().collect());
-    let removed = old.iter().filter(|prefix| !after.contains(prefix)).copied().map(AllowedIpOp::Remove);
-    let added = new.iter().filter(|prefix| !before.contains(prefix)).copied().map(AllowedIpOp::Add);
-    removed.chain(added).collect()
+    let (before, after): (HashSet<_>, HashSet<_>) = (now.iter().collect(), to.iter().collect());
+    let removed = now.iter().filter(|prefix| !after.contains(prefix)).copied().collect();
+    (removed, to.iter().filter(|prefix| !before.contains(prefix)).copied().collect())
 }
 
 fn literal(peer: &Peer) -> Option<std::net::SocketAddr> {
@@ -113,120 +345,5 @@ fn literal(peer: &Peer) -> Option<std::net::SocketAddr> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{
-        collections::{BTreeMap, BTreeSet},
-        net::SocketAddr,
-    };
-
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::config::arbitrary;
-
-    /// What a tunnel keeps of changes, by the words of [`Change`] and [`PeerChange`].
-    #[derive(Clone, Debug, Default, PartialEq)]
-    struct Model {
-        own: Option<PublicKey>,
-        port: u16,
-        mark: u32,
-        peers: BTreeMap<PublicKey, ModelPeer>,
-    }
-
-    #[derive(Clone, Debug, Default, PartialEq)]
-    struct ModelPeer {
-        name: String,
-        preshared: [u8; 32],
-        endpoint: Option<SocketAddr>,
-        keepalive: u16,
-        prefixes: BTreeSet<IpNet>,
-    }
-
-    impl Model {
-        fn after(mut self, changes: Vec<Change>) -> Self {
-            for change in changes {
-                match change {
-                    Change::PrivateKey(key) => {
-                        self.own = key.map(|key| key.public_key());
-                        self.peers.retain(|key, _| Some(*key) != self.own);
-                    }
-                    Change::ListenPort(port) => self.port = port,
-                    Change::Fwmark(mark) => self.mark = mark,
-                    Change::ReplacePeers => self.peers.clear(),
-                    Change::Peer(change) => self.peer(change),
-                }
-            }
-            self
-        }
-
-        fn peer(&mut self, change: PeerChange) {
-            let key = change.public_key;
-            assert_ne!(Some(key), self.own, "our own key as a peer");
-            if change.remove {
-                assert!(self.peers.remove(&key).is_some(), "a peer that is not there is removed");
-                return;
-            }
-            if change.update_only && !self.peers.contains_key(&key) {
-                return;
-            }
-            let peer = self.peers.entry(key).or_default();
-            peer.name = change.name.unwrap_or(std::mem::take(&mut peer.name));
-            peer.preshared = change.preshared_key.map_or(peer.preshared, |key| *key.expose());
-            peer.endpoint = change.endpoint.or(peer.endpoint);
-            peer.keepalive = change.persistent_keepalive.unwrap_or(peer.keepalive);
-            if change.replace_allowed_ips {
-                peer.prefixes.clear();
-            }
-            for op in change.allowed_ips {
-                match op {
-                    AllowedIpOp::Add(prefix) => {
-                        for other in self.peers.values_mut() {
-                            other.prefixes.remove(&prefix);
-                        }
-                        self.peers.get_mut(&key).unwrap().prefixes.insert(prefix);
-                    }
-                    AllowedIpOp::Remove(prefix) => {
-                        self.peers.get_mut(&key).unwrap().prefixes.remove(&prefix);
-                    }
-                }
-            }
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn the_difference_makes_of_a_running_tunnel_what_the_file_makes_of_a_fresh_one(
-            old in arbitrary::config(),
-            new in arbitrary::config(),
-        ) {
-            let mut changed = Model::default().after(old.changes()).after(changes_between(&old, &new));
-            let fresh = Model::default().after(new.changes());
-            for peer in &new.peers {
-                if literal(peer).is_none() {
-                    // Not given: it stays where it was.
-                    changed.peers.get_mut(&peer.public_key).unwrap().endpoint = None;
-                }
-            }
-            prop_assert_eq!(changed, fresh);
-        }
-
-        #[test]
-        fn what_is_the_same_needs_no_change(config in arbitrary::config()) {
-            prop_assert!(changes_between(&config, &config).is_empty());
-        }
-
-        #[test]
-        fn one_altered_peer_is_one_change_of_that_alone(config in arbitrary::config(), seconds: u16) {
-            let mut new = config.clone();
-            let Some(peer) = new.peers.first_mut() else { return Ok(()) };
-            prop_assume!(peer.persistent_keepalive != seconds);
-            peer.persistent_keepalive = seconds;
-            let changes = changes_between(&config, &new);
-            let [Change::Peer(change)] = changes.as_slice() else { panic!("{changes:?}") };
-            prop_assert_eq!(change.persistent_keepalive, Some(seconds));
-            let rest = (&change.name, change.endpoint, change.allowed_ips.len(), change.replace_allowed_ips);
-            prop_assert_eq!(rest, (&None, None, 0, false));
-            prop_assert!(change.preshared_key.is_none() && change.update_only && !change.remove);
-        }
-    }
-}
+#[path = "changes_tests.rs"]
+mod tests;

@@ -5,7 +5,7 @@ use std::{collections::HashSet, net::IpAddr, num::NonZeroUsize};
 use ipnet::IpNet;
 
 use super::{
-    Interface, Table,
+    Interface, SocketAccess, Table,
     fields::{Fields, Found, describe},
     keys::Secrets,
     report::{Flaw, Report, Subject},
@@ -40,6 +40,7 @@ pub(super) struct Draft {
     pub(super) offload: bool,
     pub(super) workers: Option<NonZeroUsize>,
     pub(super) nice: Option<i8>,
+    pub(super) sockets: SocketAccess,
 }
 
 impl Draft {
@@ -56,6 +57,7 @@ impl Draft {
             offload: offload(&mut fields, report),
             workers: workers(&mut fields, report),
             nice: nice(&mut fields, report),
+            sockets: sockets(&mut fields, report),
         };
         let subject = fields.subject.clone();
         for Found { at, value } in fields.left_over() {
@@ -89,6 +91,7 @@ impl Draft {
             offload: self.offload,
             workers: self.workers,
             nice: self.nice,
+            sockets: self.sockets,
         })
     }
 }
@@ -194,4 +197,42 @@ fn nice(fields: &mut Fields<'_>, report: &mut Report<'_>) -> Option<i8> {
     let remedy = "write a number from -20 (before all others) to 19 (after them), or take it out for -10";
     let nice = fields.number(report, "nice", -20..=19, |_| None, remedy)?;
     i8::try_from(nice.value).ok()
+}
+
+fn sockets(fields: &mut Fields<'_>, report: &mut Report<'_>) -> SocketAccess {
+    let owner = account(fields, report, "socket_owner", "operator");
+    let group = account(fields, report, "socket_group", "vpnadmin");
+    let mode = if group.is_some() { 0o660 } else { 0o600 };
+    let mode = socket_mode(fields, report).unwrap_or(mode);
+    SocketAccess { owner, group, mode }
+}
+
+/// Name or number of a user or group; which one it is, the daemon finds out.
+fn account(fields: &mut Fields<'_>, report: &mut Report<'_>, key: &str, example: &str) -> Option<String> {
+    let Found { at, value } = fields.text(report, key, example)?;
+    if let Err(flaw) = values::account(&value, example) {
+        fields.refuse(report, at, key, flaw);
+        return None;
+    }
+    Some(value)
+}
+
+/// Whoever may write to a socket owns the tunnel, and reads its private key: so nobody may whom the file does not name.
+fn socket_mode(fields: &mut Fields<'_>, report: &mut Report<'_>) -> Option<u32> {
+    const KEY: &str = "socket_mode";
+    let Found { at, value } = fields.text(report, KEY, "0660")?;
+    let is_octal = matches!(value.len(), 1..=4) && value.bytes().all(|byte| byte.is_ascii_digit());
+    let flaw = match u32::from_str_radix(&value, 8) {
+        Ok(mode) if is_octal && mode & !0o660 == 0 => return Some(mode),
+        Ok(mode) if is_octal && mode & !0o666 == 0 => Flaw::new(
+            format!("{value}, with which every user of this host could read the private key"),
+            "write \"0660\", and name the group that may with socket_group",
+        ),
+        _ => Flaw::new(
+            format!("{value:?}, which is no mode of a socket"),
+            "write \"0600\" (its owner alone) or \"0660\" (its group, too)",
+        ),
+    };
+    fields.refuse(report, at, KEY, flaw);
+    None
 }

@@ -23,12 +23,13 @@ mod census;
 mod changes;
 #[cfg(test)]
 mod tests;
+mod words; // differences
 
 use std::{net::SocketAddr, num::NonZeroUsize, path::Path};
 
 use ipnet::IpNet;
 
-pub use changes::changes_between;
+pub use changes::{Baseline, Difference, Followed, Own, Running, followed};
 pub use keys::CREDENTIAL;
 pub use problem::{Problem, Problems};
 
@@ -77,6 +78,25 @@ pub struct Interface {
     pub workers: Option<NonZeroUsize>,
     /// Of the data threads, -20 to 19; absent: -10 where the kernel grants it.
     pub nice: Option<i8>,
+    /// Who may speak to the control sockets.
+    pub sockets: SocketAccess,
+}
+
+/// `socket_owner`, `socket_group`, `socket_mode`: of both control sockets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SocketAccess {
+    /// Name or number of a user; absent: who runs the daemon.
+    pub owner: Option<String>,
+    /// Name or number of a group; absent: that of who runs the daemon.
+    pub group: Option<String>,
+    /// 0600, or 0660 where a group is named, if the file does not say it. Never anything for others.
+    pub mode: u32,
+}
+
+impl Default for SocketAccess {
+    fn default() -> Self {
+        Self { owner: None, group: None, mode: 0o600 }
+    }
 }
 
 /// `table = "auto" | "off" | number`, as in wg-quick.

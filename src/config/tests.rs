@@ -199,7 +199,8 @@ fn an_unknown_key_is_refused_with_the_nearest() {
     refuses(
         &interface("colour = 1"),
         "peer.toml:3: interface.colour: found the unknown key \"colour\"; take it out; the keys here are name, \
-         private_key, private_key_file, listen_port, address, mtu, fwmark, table, offload, workers, nice",
+         private_key, private_key_file, listen_port, address, mtu, fwmark, table, offload, workers, nice, \
+         socket_owner, socket_group, socket_mode",
     );
 }
 
@@ -714,6 +715,32 @@ fn the_samples_load() {
     }
     let client = read(include_str!("../../config/client.toml")).unwrap();
     assert!(client.peers[0].allowed_ips.iter().all(|prefix| prefix.prefix_len() == 0));
+}
+
+#[test]
+fn sockets_are_their_owners_alone_until_a_group_is_named_and_never_everybodys() {
+    let sockets = |lines: &str| read(&interface(lines)).unwrap().interface.sockets;
+    assert_eq!(sockets(""), SocketAccess::default());
+    assert_eq!(sockets("").mode, 0o600);
+    let named = sockets("socket_owner = \"1000\"\nsocket_group = \"vpnadmin\"");
+    let (owner, group) = (Some("1000".to_owned()), Some("vpnadmin".to_owned()));
+    assert_eq!(named, SocketAccess { owner, group, mode: 0o660 });
+    assert_eq!(sockets("socket_group = \"vpnadmin\"\nsocket_mode = \"600\"").mode, 0o600);
+    refuses(
+        &interface("socket_mode = \"0666\""),
+        "peer.toml:3: interface.socket_mode: found 0666, with which every user of this host could read the private \
+         key; write \"0660\", and name the group that may with socket_group",
+    );
+    for wrong in ["0770", "7", "rw", "00600", "", "+600"] {
+        let text = interface(&format!("socket_mode = {wrong:?}"));
+        let error = read(&text).unwrap_err().to_string();
+        assert!(error.contains("interface.socket_mode: found "), "{wrong}: {error}");
+    }
+    refuses(
+        &interface("socket_group = \"a b\""),
+        "peer.toml:3: interface.socket_group: found \"a b\", which names nobody; write a name or a number, such as \
+         \"vpnadmin\"",
+    );
 }
 
 #[test]

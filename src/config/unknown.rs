@@ -15,6 +15,9 @@ pub(super) const INTERFACE: &[&str] = &[
     "offload",
     "workers",
     "nice",
+    "socket_owner",
+    "socket_group",
+    "socket_mode",
 ];
 /// Keys of `[[peer]]`.
 pub(super) const PEER: &[&str] = &[

@@ -38,6 +38,18 @@ pub(super) fn peer_name(text: &str) -> Result<String, Flaw> {
     Err(Flaw::new(format!("{why}: {:?}", cut(text)), remedy))
 }
 
+/// Name or number of a user or group (useradd(8) takes up to 32 bytes).
+pub(super) fn account(text: &str, example: &str) -> Result<(), Flaw> {
+    let is_odd = |c: char| c.is_whitespace() || c.is_control() || matches!(c, ':' | '/' | ',');
+    if (1..=32).contains(&text.len()) && !text.contains(is_odd) && !text.starts_with('-') {
+        return Ok(());
+    }
+    Err(Flaw::new(
+        format!("{:?}, which names nobody", cut(text)),
+        format!("write a name or a number, such as {example:?}"),
+    ))
+}
+
 /// An address of the device, with its network's length; without one it stands alone, as in wg-quick.
 pub(super) fn address(text: &str) -> Result<IpNet, Flaw> {
     let net = net(text, "\"10.77.0.1/24\"")?;

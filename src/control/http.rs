@@ -10,8 +10,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{net::UnixStream, sync::mpsc, time::timeout};
 use tracing::debug;
 
-use super::Request;
 use super::schema::StatusReport;
+use super::{Request, reload};
 
 /// A request's head takes at most this long …
 const HEAD: Duration = Duration::from_secs(5);
@@ -36,15 +36,27 @@ pub(super) async fn answer(stream: UnixStream, requests: mpsc::Sender<Request>) 
 }
 
 async fn route(request: HttpRequest<Incoming>, requests: &mpsc::Sender<Request>) -> Response<Full<Bytes>> {
-    if request.method() != Method::GET {
-        let mut refused = error(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered");
-        refused.headers_mut().insert(ALLOW, "GET".parse().expect("a header's value"));
+    let (path, query) = (request.uri().path(), request.uri().query());
+    let wanted = match path {
+        "/v1/reload" | "/v1/confirm" => Method::POST,
+        _ => Method::GET,
+    };
+    if request.method() != wanted {
+        let mut refused = error(StatusCode::METHOD_NOT_ALLOWED, &format!("only {wanted} is answered here"));
+        let allowed = wanted.as_str().parse().expect("a method is a header's value");
+        refused.headers_mut().insert(ALLOW, allowed);
         return refused;
     }
-    match request.uri().path() {
+    match path {
         "/v1/status" => status(requests).await,
+        "/v1/reload" => json(reload::reload(query, requests).await),
+        "/v1/confirm" => json(reload::confirm(requests).await),
         _ => error(StatusCode::NOT_FOUND, "nothing is here; ask for /v1/status"),
     }
+}
+
+fn json((code, value): reload::Answer) -> Response<Full<Bytes>> {
+    respond(code, value.to_string().into_bytes())
 }
 
 async fn status(requests: &mpsc::Sender<Request>) -> Response<Full<Bytes>> {

@@ -3,22 +3,24 @@
 //!
 //! ```text
 //! wg ─── sockets ─── server ─┬─ conversation ─ lines ─ uapi ─┬─ Request ─── the daemon
-//! vpnd status ───────────────┴─ http ─ schema ─ explain ─────┘
+//! vpnd status ───────────────┴─ http ─ schema ─ explain ─────┤
+//! vpnd reload ───────────────── http ─ reload ───────────────┘
 //! ```
 
 mod conversation;
 mod explain;
 mod http;
 mod lines;
+mod reload;
 pub mod request;
 pub mod schema;
 mod server;
 mod sockets;
 pub mod uapi;
 
-pub use request::{InterfaceStatus, Request, SetError};
+pub use request::{InterfaceStatus, NotReloaded, Operation, Reloaded, Request, SetError};
 pub use server::ControlServer;
-pub use sockets::{ControlError, Holder};
+pub use sockets::{Access, ControlError, Holder};
 
 /// Asks the daemon for everything; `None` if it is gone.
 async fn status(requests: &tokio::sync::mpsc::Sender<Request>) -> Option<InterfaceStatus> {

@@ -1,5 +1,8 @@
 //! What the sockets ask of the daemon, which owns the tunnel.
 
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use crate::tunnel::{Change, ChangeError, Status};
@@ -11,7 +14,25 @@ pub enum Request {
     Get(oneshot::Sender<InterfaceStatus>),
     /// Alter it, in order; stops at the first that cannot be.
     Set(Vec<Change>, oneshot::Sender<Result<(), SetError>>),
+    /// Read the file again and make the tunnel what it says; take that back after so long, unless it is confirmed.
+    Reload(Option<Duration>, oneshot::Sender<Result<Reloaded, NotReloaded>>),
+    /// What was reloaded on trial is to stay.
+    Confirm(oneshot::Sender<Result<(), NotReloaded>>),
 }
+
+/// What a reload did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// A line for people for each thing that is another now; none: nothing changed.
+    pub changed: Vec<String>,
+    /// Taken back after so many seconds, unless it is confirmed.
+    pub confirm_within_s: Option<u64>,
+}
+
+/// Why nothing was changed: a sentence or several lines, for people.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct NotReloaded(pub String);
 
 /// The tunnel and what the daemon knows around it.
 #[derive(Clone, Debug)]
@@ -28,8 +49,33 @@ pub struct InterfaceStatus {
     pub tunnel: Status,
     /// Wall time now, since the epoch: what [`crate::tunnel::PeerStatus::last_handshake`] is measured against.
     pub now: std::time::Duration,
+    /// How it is operated.
+    pub operation: Operation,
     /// Boot time now: what [`crate::forward::Evidence::at`] is measured against.
     pub boot: crate::forward::Time,
+}
+
+/// What operators and other programs did to it. Counted since the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Operation {
+    /// What was changed by hand since the file was read: from the file to what runs.
+    pub differs: Vec<String>,
+    /// Seconds until the last reload is taken back, unless it is confirmed.
+    pub confirm_within_s: Option<u64>,
+    /// Reloads that were carried out.
+    pub reloads: u64,
+    /// Reloads that were refused, and changed nothing.
+    pub reloads_refused: u64,
+    /// Reloads that were taken back.
+    pub reloads_taken_back: u64,
+    /// Was the device set down by hand?
+    pub link_down: bool,
+    /// Addresses, routes and rules of ours that somebody else removed, and that were put back.
+    pub put_back: u64,
+    /// The last of them, in the words of `ip`.
+    pub put_back_last: Option<String>,
+    /// Another program removes them again and again: they are put back less and less often.
+    pub contested: bool,
 }
 
 /// Why a set failed; becomes an `errno=` line.

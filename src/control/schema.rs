@@ -7,7 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::{InterfaceStatus, explain};
+use super::{InterfaceStatus, Operation, explain};
 use crate::forward::{Evidence, PeerId, Refusal};
 use crate::noise::PublicKey;
 use crate::tunnel::PeerStatus;
@@ -32,6 +32,8 @@ pub struct StatusReport<P = Vec<PeerReport>> {
     pub under_load: bool,
     /// Wall time of this report, in Unix seconds.
     pub now: f64,
+    /// Reloads, what was changed by hand, and what others did to the device.
+    pub operation: Operation,
     /// In the order in which they were made.
     pub peers: P,
     /// What was refused at least once, by reason.
@@ -134,6 +136,7 @@ impl<'a> From<&'a InterfaceStatus> for StatusReport<Peers<'a>> {
             mtu: status.mtu,
             under_load: tunnel.under_load,
             now: status.now.as_secs_f64(),
+            operation: status.operation.clone(),
             peers: Peers(&tunnel.peers),
             refusals: refused.collect(),
         }

@@ -7,7 +7,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{JoinError, JoinSet};
 
 use super::lines::Budget;
-use super::sockets::{SocketFile, listen};
+use super::sockets::{Access, SocketFile, listen};
 use super::{ControlError, Request, conversation, http};
 
 /// Clients of one socket at the same time; further ones wait in the kernel's backlog.
@@ -17,7 +17,7 @@ const CLIENTS: usize = 16;
 pub struct ControlServer {
     // In this order: first nobody is served any more, then the files go.
     loops: JoinSet<ControlError>,
-    _files: [SocketFile; 2],
+    files: [SocketFile; 2],
     paths: [PathBuf; 2],
 }
 
@@ -27,10 +27,11 @@ impl ControlServer {
     pub async fn serve(
         name: &str,
         run_dir: &Path,
+        access: Access,
         requests: mpsc::Sender<Request>,
     ) -> Result<ControlServer, ControlError> {
-        let (wg, wg_file) = listen(&run_dir.join("wireguard"), name).await?;
-        let (web, web_file) = listen(&run_dir.join("vpnd"), name).await?;
+        let (wg, wg_file) = listen(&run_dir.join("wireguard"), name, access).await?;
+        let (web, web_file) = listen(&run_dir.join("vpnd"), name, access).await?;
         let paths = [wg_file.path().to_owned(), web_file.path().to_owned()];
         let mut loops = JoinSet::new();
         let (budget, asker) = (Budget::new(), requests.clone());
@@ -38,12 +39,23 @@ impl ControlServer {
             conversation::converse(stream, asker.clone(), budget.clone())
         }));
         loops.spawn(accept(web, paths[1].clone(), move |stream| http::answer(stream, requests.clone())));
-        Ok(ControlServer { loops, _files: [wg_file, web_file], paths })
+        Ok(ControlServer { loops, files: [wg_file, web_file], paths })
     }
 
     /// The two socket files: `wg`'s, and ours.
     pub fn paths(&self) -> &[PathBuf; 2] {
         &self.paths
+    }
+
+    /// Others may speak to both sockets from now on. After a failure `before` holds for both again, as far as may be.
+    pub fn give(&self, access: Access, before: Access) -> Result<(), ControlError> {
+        let given = self.files.iter().try_for_each(|file| file.give(access));
+        if given.is_err() {
+            for file in &self.files {
+                let _ = file.give(before); // the first failure is the one to tell
+            }
+        }
+        given
     }
 
     /// Resolves when a socket is no longer served: its accept loop failed, or a client's task panicked. It is
@@ -122,7 +134,8 @@ mod tests {
     #[tokio::test]
     async fn a_panic_while_a_client_is_served_ends_the_loop_and_is_told() {
         let folder = tempfile::tempdir().expect("a folder");
-        let (listener, file) = listen(folder.path(), "vpn0").await.expect("nobody is there");
+        let (listener, file) =
+            listen(folder.path(), "vpn0", Access::default()).await.expect("nobody is there");
         let path = file.path().to_owned();
         let served = accept(listener, path.clone(), |_| async { panic!("served too much") });
         let served = tokio::spawn(served);
@@ -134,7 +147,8 @@ mod tests {
     #[tokio::test]
     async fn further_clients_wait_until_one_leaves() {
         let folder = tempfile::tempdir().expect("a folder");
-        let (listener, file) = listen(folder.path(), "vpn0").await.expect("nobody is there");
+        let (listener, file) =
+            listen(folder.path(), "vpn0", Access::default()).await.expect("nobody is there");
         let path = file.path().to_owned();
         let (told, mut served) = mpsc::channel(64);
         let serve = move |mut stream: UnixStream| {

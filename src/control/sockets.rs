@@ -34,7 +34,7 @@ pub enum ControlError {
     #[error("{0} is in the way and is not a socket: remove it")]
     NotASocket(PathBuf),
     /// A system call failed.
-    #[error("cannot {what} {path}: {error}{}", remedy(error))]
+    #[error("cannot {what} {path}: {error}{}", remedy(what, error))]
     Io {
         /// What was attempted.
         what: &'static str,
@@ -73,11 +73,51 @@ impl std::fmt::Display for Holder {
     }
 }
 
-fn remedy(error: &io::Error) -> &'static str {
+fn remedy(what: &str, error: &io::Error) -> &'static str {
     match error.kind() {
+        io::ErrorKind::PermissionDenied if what.contains("owner") => {
+            "; only root gives files away, and others to groups that they belong to (a service needs \
+             SupplementaryGroups= and SystemCallFilter=@chown): see socket_owner and socket_group"
+        }
         io::ErrorKind::PermissionDenied => "; run as root, or choose a run directory of your own",
         io::ErrorKind::ReadOnlyFilesystem => "; choose a run directory that can be written",
         _ => "",
+    }
+}
+
+/// Whose a socket is, and who may speak to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// User; none: who runs us.
+    pub owner: Option<u32>,
+    /// Group; none: that of who runs us.
+    pub group: Option<u32>,
+    /// Permission bits.
+    pub mode: u32,
+}
+
+impl Default for Access {
+    fn default() -> Self {
+        Self { owner: None, group: None, mode: 0o600 }
+    }
+}
+
+impl Access {
+    /// Nobody but the old owner, then the new one, may use it in between.
+    fn give(self, path: &Path) -> Result<(), ControlError> {
+        let mode = |bits| {
+            fs::set_permissions(path, fs::Permissions::from_mode(bits))
+                .map_err(io_error("set the mode of", path))
+        };
+        let now = fs::symlink_metadata(path).map_err(io_error("look at", path))?;
+        let (owner, group) =
+            (self.owner.filter(|uid| *uid != now.uid()), self.group.filter(|gid| *gid != now.gid()));
+        // A sandbox may forbid what is not needed.
+        if owner.or(group).is_some() {
+            mode(self.mode & 0o600)?;
+            std::os::unix::fs::lchown(path, owner, group).map_err(io_error("change the owner of", path))?;
+        }
+        mode(self.mode)
     }
 }
 
@@ -85,11 +125,26 @@ fn remedy(error: &io::Error) -> &'static str {
 pub(super) struct SocketFile {
     path: PathBuf,
     inode: (u64, u64),
+    /// Who runs us, as the kernel gave it to the socket.
+    maker: (u32, u32),
 }
 
 impl SocketFile {
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Others may speak to it from now on; not if the file at its path is not ours any more.
+    pub(super) fn give(&self, access: Access) -> Result<(), ControlError> {
+        if inode(&self.path).ok() != Some(self.inode) {
+            return Err(ControlError::Ended {
+                path: self.path.clone(),
+                why: "another file stands in its place".to_owned(),
+            });
+        }
+        let (user, group) = self.maker;
+        let owner = Some(access.owner.unwrap_or(user));
+        Access { owner, group: Some(access.group.unwrap_or(group)), ..access }.give(&self.path)
     }
 }
 
@@ -106,7 +161,11 @@ impl Drop for SocketFile {
 /// The socket is bound in a folder that only we can enter, gets its mode there, and appears at its path, by a
 /// hard link, only then: it never stands there with another mode, or without a listener (`wg` deletes a socket
 /// file that refuses it), and of two daemons that start at once only one gets the path.
-pub(super) async fn listen(folder: &Path, name: &str) -> Result<(UnixListener, SocketFile), ControlError> {
+pub(super) async fn listen(
+    folder: &Path,
+    name: &str,
+    access: Access,
+) -> Result<(UnixListener, SocketFile), ControlError> {
     check_name(name)?;
     let path = folder.join(format!("{name}.sock"));
     make_folder(folder)?;
@@ -117,11 +176,11 @@ pub(super) async fn listen(folder: &Path, name: &str) -> Result<(UnixListener, S
         return Err(ControlError::Path(bound));
     }
     let listener = UnixListener::bind(&bound).map_err(io_error("listen at", &bound))?;
-    let mode = fs::Permissions::from_mode(0o600);
-    fs::set_permissions(&bound, mode).map_err(io_error("set the mode of", &bound))?;
-    let inode = inode(&bound).map_err(io_error("look at", &bound))?;
+    let made = fs::symlink_metadata(&bound).map_err(io_error("look at", &bound))?;
+    access.give(&bound)?;
     take_place(&bound, &path, name).await?;
-    Ok((listener, SocketFile { path, inode }))
+    let (inode, maker) = ((made.dev(), made.ino()), (made.uid(), made.gid()));
+    Ok((listener, SocketFile { path, inode, maker }))
 }
 
 /// Puts `bound` at `path`. Each round either succeeds, or finds a live holder, or clears one stale file away;

@@ -1,29 +1,39 @@
 //! The one owner that drives the upper half: mutate, drain, mutate. Everything that it waits for stands in
 //! one `select!`; everything it does is bounded, so that a flood of one kind never starves another.
 
+mod news; // what happens to the daemon as a whole
+mod reload; // the file read again, and the difference applied
+
 use std::{io, os::fd::AsFd, path::PathBuf, sync::Arc};
 
-use tokio::sync::{Notify, mpsc};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::{Instant, sleep_until},
+};
 use tracing::{debug, info, warn};
 
 use super::{
-    DaemonClock, DaemonError, Ended, Options, Started, failed, lost,
+    DaemonClock, DaemonError, Ended, Options, ReadConfig, Started,
+    drift::Drift,
+    failed,
     resolver::Resolver,
     say_ready,
-    signals::{Asked, Signals},
+    signals::{Asked, End, Signals},
     store::Store,
     timestamps::Timestamps,
     watchdog::Watchdog,
     whereabouts::Whereabouts,
 };
 use crate::{
-    config::Config,
-    control::{ControlServer, InterfaceStatus, Request, SetError},
-    host::{Host, Mtus, NetworkChange},
+    config::{Baseline, Config},
+    control::{Access, ControlServer, InterfaceStatus, Operation, Request, SetError},
+    host::{Host, Mtus, NetworkChange, Plan},
     plane::{Plane, PlaneSettings, udp::Sent},
     sys::timer::BootTimer,
     tunnel::{Change, ChangeError, Event, Transmit, Tunnel},
 };
+use news::News;
+use reload::{Reading, Trial, has_read};
 
 /// Handshake datagrams and raised peers that one turn takes before it looks at signals and requests again.
 const PER_TURN: usize = 64;
@@ -32,8 +42,25 @@ pub(super) struct Driver<'a> {
     name: String,
     fwmark: u32,
     settings: PlaneSettings,
-    /// With a default route: the mark of packets that do not enter the tunnel.
-    rules_let_pass: Option<u32>,
+    /// What the host was made to look like.
+    plan: Plan,
+    /// The table that is ours, 0: none.
+    own_table: u32,
+    /// Did the kernel choose the port?
+    port_chosen: bool,
+    /// Of the control sockets.
+    access: Access,
+    /// The file as it was read last.
+    baseline: Baseline,
+    /// Was the tunnel changed over the control socket since then?
+    by_hand: bool,
+    read_config: ReadConfig,
+    reading: Option<Reading>,
+    trial: Option<Trial>,
+    drift: Drift,
+    /// What stands in the place of ours, as it was told last.
+    displaced: Option<String>,
+    operation: Operation,
     tunnel: Tunnel,
     plane: Plane,
     host: &'a Host,
@@ -54,19 +81,23 @@ pub(super) struct Driver<'a> {
 
 /// What ended one wait.
 enum Woken {
-    Signal(Asked),
+    End(End),
     Watchdog,
     Queue,
     Timer,
     Request(Request),
     Resolved,
     Network(NetworkChange),
+    Reload,
+    Read(Result<Config, String>),
+    TrialOver,
+    Drift,
     Failed(DaemonError),
 }
 
 impl<'a> Driver<'a> {
     pub(super) fn new(
-        config: &Config,
+        name: String,
         options: &Options,
         host: &'a Host,
         store: &'a mut Store,
@@ -74,14 +105,36 @@ impl<'a> Driver<'a> {
         signals: Signals,
     ) -> Result<Self, DaemonError> {
         let timer = BootTimer::new().map_err(failed("make a timer on CLOCK_BOOTTIME"))?;
-        let Started { plan, tunnel, plane, control, requests, resolver, wake, timestamps, whereabouts } =
-            started;
-        let fwmark = plan.fwmark.unwrap_or(0);
+        let Started {
+            plan,
+            own_table,
+            access,
+            baseline,
+            tunnel,
+            plane,
+            control,
+            requests,
+            resolver,
+            wake,
+            timestamps,
+            whereabouts,
+        } = started;
         Ok(Self {
-            name: config.interface.name.clone(),
-            fwmark,
+            name,
+            fwmark: plan.fwmark.unwrap_or(0),
             settings: PlaneSettings::new(plan.mtu),
-            rules_let_pass: (!plan.rules.is_empty()).then_some(fwmark),
+            plan,
+            own_table,
+            port_chosen: baseline.interface.listen_port.is_none(),
+            access,
+            baseline,
+            by_hand: false,
+            read_config: options.read_config.clone(),
+            reading: None,
+            trial: None,
+            drift: Drift::default(),
+            displaced: None,
+            operation: Operation::default(),
             tunnel,
             plane,
             host,
@@ -109,30 +162,46 @@ impl<'a> Driver<'a> {
         self.drain();
         self.store.keep(&self.plane, self.whereabouts.as_fd());
         say_ready(&format!("UDP port {}", self.plane.port()));
+        if self.signals.kept() {
+            self.begin_reload(None, None);
+        }
         loop {
             self.arm_timer()?;
             let woken = tokio::select! {
-                asked = self.signals.asked() => Woken::Signal(asked),
+                asked = self.signals.next() => match asked {
+                    Asked::End(end) => Woken::End(end),
+                    Asked::Reload => Woken::Reload,
+                },
                 fatal = self.plane.failed() => Woken::Failed(fatal.into()),
-                what = &mut lost_device => Woken::Failed(lost(&name, what)),
+                () = &mut lost_device => Woken::Failed(DaemonError::DeviceLost(name.clone())),
                 error = self.control.failed() => Woken::Failed(error.into()),
                 Some(request) = self.requests.recv() => Woken::Request(request),
                 () = self.resolver.resolved() => Woken::Resolved,
                 change = self.host.network_changed() => Woken::Network(change),
+                read = has_read(&mut self.reading) => Woken::Read(read),
+                () = at(self.trial.as_ref().map(Trial::ends)) => Woken::TrialOver,
+                () = at(self.drift.due()) => Woken::Drift,
                 _ = self.timer.fired() => Woken::Timer,
                 () = self.watchdog.due() => Woken::Watchdog,
                 () = self.wake.notified() => Woken::Queue,
             };
             match woken {
-                Woken::Signal(asked) => {
-                    info!(signal = asked.name(), "stopping");
-                    let kept = asked == Asked::HandOver && self.store.holds_the_device();
+                Woken::End(end) => {
+                    info!(signal = end.name(), "stopping");
+                    let kept = end == End::HandOver && self.store.holds_the_device();
                     return Ok(if kept { Ended::HandedOver } else { Ended::Stopped });
                 }
                 Woken::Failed(error) => return Err(error),
                 Woken::Request(request) => self.answer(request),
                 Woken::Resolved => self.apply_resolved(),
-                Woken::Network(change) => self.network_changed(change),
+                Woken::Network(change) => self.network_changed(change).await,
+                Woken::Reload => {
+                    info!(signal = "SIGHUP", "reading the file again");
+                    self.begin_reload(None, None);
+                }
+                Woken::Read(read) => self.finish_reload(read).await,
+                Woken::TrialOver => self.take_back().await,
+                Woken::Drift => self.mend().await,
                 Woken::Watchdog => self.watchdog.look(self.plane.beats()),
                 Woken::Timer | Woken::Queue => {}
             }
@@ -158,6 +227,7 @@ impl<'a> Driver<'a> {
 
     /// What waits in the queues, and what is due.
     fn turn(&mut self) {
+        self.follow_key();
         let forward = self.tunnel.forward().clone();
         let (mut raised_peers, mut handshakes) = (0, 0);
         while raised_peers < PER_TURN
@@ -183,6 +253,7 @@ impl<'a> Driver<'a> {
     }
 
     fn drain(&mut self) {
+        self.follow_key();
         // Before it is sent.
         let newest = self.tunnel.newest_timestamp();
         self.timestamps.cover(newest, self.clock.now().boot);
@@ -258,15 +329,54 @@ impl<'a> Driver<'a> {
     }
 
     /// A source address that disappeared, or a route that changed, must not hold a peer's answers.
-    fn network_changed(&mut self, change: NetworkChange) {
+    async fn network_changed(&mut self, change: NetworkChange) {
         debug!(?change, "the host's network changed");
         match change {
             NetworkChange::AddressRemoved(address) => self.tunnel.forget_locals(Some(address)),
             NetworkChange::RouteChanged(towards) => self.tunnel.forget_locals_towards(towards),
             NetworkChange::LinkChanged => self.tunnel.forget_locals(None),
             NetworkChange::Mtus(mtus) => return self.follow_mtus(&mtus),
+            NetworkChange::OwnLink(up) => return self.link_changed(up).await,
+            NetworkChange::OwnLost => return self.drift.lost(Instant::now()),
         }
         self.resolver.network_changed();
+    }
+
+    /// Down, a device has no routes, and no IPv6 addresses: when it is up again they are there again, whoever set it.
+    async fn link_changed(&mut self, up: bool) {
+        if up == self.operation.link_down {
+            self.tell(News::Link { up });
+        }
+        if up {
+            if let Err(error) = self.host.mend().await {
+                warn!(%error, "the device is up again, but not what belongs to it");
+                self.drift.failed(Instant::now());
+            }
+            self.tunnel.link_up(self.clock.now());
+        }
+    }
+
+    /// Puts back what another program removed.
+    async fn mend(&mut self) {
+        let mended = match self.host.mend().await {
+            Ok(mended) => mended,
+            Err(error) => {
+                debug!(%error, "what is there of ours could not be looked at");
+                return self.drift.failed(Instant::now());
+            }
+        };
+        match mended.count {
+            0 => self.drift.all_there(),
+            _ => {
+                self.drift.put_back(Instant::now());
+                self.tell(News::PutBack { mended: &mended });
+            }
+        }
+        let displaced = mended.refused.map(|error| error.to_string());
+        if let Some(why) = displaced.as_ref().filter(|why| self.displaced.as_ref() != Some(*why)) {
+            self.tell(News::Displaced { why });
+        }
+        self.displaced = displaced;
     }
 
     /// Padding must not make a packet larger than what the device, or the route it came by, lets through.
@@ -293,23 +403,17 @@ impl<'a> Driver<'a> {
             Request::Set(changes, reply) => {
                 let _ = reply.send(self.set(changes));
             }
+            Request::Reload(confirm, reply) => self.begin_reload(confirm, Some(reply)),
+            Request::Confirm(reply) => {
+                let _ = reply.send(self.confirm());
+            }
         }
     }
 
     /// What the host may refuse comes first, so that a port that is taken changes nothing.
     fn set(&mut self, changes: Vec<Change>) -> Result<(), SetError> {
-        for change in &changes {
-            match *change {
-                Change::ListenPort(port) if port == self.plane.port() => {}
-                Change::ListenPort(port) => {
-                    self.plane.rebind(port, self.fwmark)?;
-                    self.tunnel.forget_locals(None);
-                    info!(port = self.plane.port(), "listening on another UDP port");
-                }
-                Change::Fwmark(mark) => self.set_mark(mark)?,
-                _ => {}
-            }
-        }
+        self.by_hand = true;
+        self.set_carrier(&changes)?;
         let done = changes.into_iter().try_for_each(|change| self.change(change));
         self.tunnel.publish();
         Ok(done?)
@@ -317,7 +421,6 @@ impl<'a> Driver<'a> {
 
     fn change(&mut self, change: Change) -> Result<(), ChangeError> {
         self.resolver.changed_by_hand(&change);
-        self.follow_key(&change);
         match self.tunnel.apply(change, self.clock.now()) {
             // As the kernel: one configuration serves all ends, and each leaves itself out.
             Err(ChangeError::OwnKey(key)) => {
@@ -328,33 +431,53 @@ impl<'a> Driver<'a> {
         }
     }
 
-    /// Each key has timestamps of its own.
-    fn follow_key(&mut self, change: &Change) {
-        let Change::PrivateKey(Some(key)) = change else { return };
-        let key = key.public_key();
+    /// Each key has timestamps of its own, whoever changed it.
+    fn follow_key(&mut self) {
+        let Some(key) = self.tunnel.public_key() else { return };
         if *self.timestamps.key() != key {
             self.timestamps = Timestamps::open(&self.state_dir, key);
             self.tunnel.never_before(self.timestamps.kept());
         }
     }
 
-    /// With a default route the rules let one mark alone pass by the tunnel; with another one the tunnel's own
-    /// packets would enter it. `wg syncconf` sends 0 where its file names none: that is no wish for another.
-    fn set_mark(&mut self, mark: u32) -> Result<(), SetError> {
-        match self.rules_let_pass {
-            Some(own) if mark == 0 || mark == own => return Ok(()),
-            Some(own) => {
-                let (own, mark) = (format!("{own:#x}"), format!("{mark:#x}"));
-                warn!(own, mark, "the mark cannot change while a default route leads into the tunnel");
-                return Err(io::Error::from_raw_os_error(libc::EBUSY).into());
+    /// Port and mark, both or neither. Of several in one request the last one counts.
+    fn set_carrier(&mut self, changes: &[Change]) -> Result<(), SetError> {
+        let (mut port, mut mark) = (self.plane.port(), self.fwmark);
+        for change in changes {
+            match *change {
+                Change::ListenPort(wanted) => port = wanted,
+                Change::Fwmark(wanted) => mark = self.mark_for(wanted)?,
+                _ => {}
             }
-            None => {}
         }
-        self.plane.set_mark(mark)?;
+        let moves = port != self.plane.port();
+        if !moves && mark == self.fwmark {
+            return Ok(());
+        }
+        self.plane.rebind(port, mark)?;
+        if moves {
+            self.port_chosen = port == 0;
+            info!(port = self.plane.port(), "listening on another UDP port");
+        }
         self.resolver.set_mark(mark);
         self.fwmark = mark;
         self.tunnel.forget_locals(None); // the mark may lead another way, with another source
         Ok(())
+    }
+
+    /// With a default route the rules let one mark alone pass by the tunnel; with another one the tunnel's own
+    /// packets would enter it. `wg syncconf` sends 0 where its file names none: that is no wish for another.
+    fn mark_for(&self, mark: u32) -> Result<u32, SetError> {
+        let own = self.plan.fwmark.unwrap_or(0);
+        if self.plan.rules.is_empty() || mark == own {
+            return Ok(mark);
+        }
+        if mark == 0 {
+            return Ok(own);
+        }
+        let (own, mark) = (format!("{own:#x}"), format!("{mark:#x}"));
+        warn!(own, mark, "the mark cannot change while a default route leads into the tunnel");
+        Err(io::Error::from_raw_os_error(libc::EBUSY).into())
     }
 
     fn status(&self) -> InterfaceStatus {
@@ -366,8 +489,22 @@ impl<'a> Driver<'a> {
             fwmark: self.fwmark,
             mtu: self.settings.mtu,
             tunnel: self.tunnel.status(now),
+            operation: Operation {
+                differs: self.differs(),
+                confirm_within_s: self.confirm_within(),
+                contested: self.drift.is_contested() || self.displaced.is_some(),
+                ..self.operation.clone()
+            },
             now: now.wall,
             boot: now.boot,
         }
+    }
+}
+
+/// Resolves then; never, if there is no such time.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }

@@ -6,7 +6,8 @@
 //! restart nothing is undone: the service manager keeps the descriptors (`store`) until the next process has them.
 
 mod dns; // a name asked past the tunnel
-mod driver; // the loop, once all stands
+mod drift; // when to put back what others removed
+mod driver; // the loop, once all stands, and what changes while it runs
 mod names; // what is known of an endpoint's name
 mod resolver; // endpoint names, beside the loop
 mod signals;
@@ -28,10 +29,10 @@ use tokio::sync::{Notify, mpsc};
 use tracing::{info, warn};
 
 use crate::{
-    config::Config,
-    control::{ControlError, ControlServer, Request},
+    config::{Baseline, Config, SocketAccess, followed},
+    control::{Access, ControlError, ControlServer, Request},
     forward::{Forward, carrier::packets_of_a_send},
-    host::{Host, HostError, Lost, Plan},
+    host::{Host, HostError, Plan},
     noise::Tai64n,
     plane::{Clock, Fatal, Offload, Plane, PlaneSettings, Threads, TunDevice, Workers},
     sys,
@@ -40,7 +41,7 @@ use crate::{
 
 use driver::Driver;
 use resolver::Resolver;
-use signals::{Asked, Signals};
+use signals::{End, Signals};
 use store::{Inherited, Store};
 use takeover::Kept;
 use timestamps::Timestamps;
@@ -50,9 +51,14 @@ use whereabouts::Whereabouts;
 /// past the tunnel can answer.
 const NAMES_FIRST: Duration = Duration::from_secs(5);
 
+/// Reads the file again: the configuration, or all that is wrong with it as `vpnd check` says it.
+pub type ReadConfig = Arc<dyn Fn() -> Result<Config, String> + Send + Sync>;
+
 /// What the command line says beside the file.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Options {
+    /// For a reload.
+    pub read_config: ReadConfig,
     /// Where `wireguard/` and `vpnd/` with the control sockets are; `/run`.
     pub run_dir: PathBuf,
     /// Where the newest timestamp is kept; `/var/lib/vpnd`.
@@ -91,13 +97,18 @@ pub enum DaemonError {
         /// What it is, and whose.
         holder: String,
     },
-    /// The device was deleted or set down by somebody else.
-    #[error("interface {name} was {what} from outside: the tunnel ends")]
-    DeviceLost {
-        /// Of the interface.
+    /// The device was deleted by somebody else, or moved to another namespace.
+    #[error("interface {0} was deleted from outside: the tunnel ends")]
+    DeviceLost(String),
+    /// A user or group that this host does not have.
+    #[error(
+        "interface.{key}: found {name:?}, whom this host does not know; write the name or number of another, or make it"
+    )]
+    Nobody {
+        /// In the file.
+        key: &'static str,
+        /// Who.
         name: String,
-        /// "deleted" or "set down".
-        what: &'static str,
     },
     /// The data threads cannot go on.
     #[error(transparent)]
@@ -170,9 +181,9 @@ pub fn give_up_inherited() {
 
 async fn run_until_stopped(config: Config, options: Options) -> Result<(), DaemonError> {
     let name = config.interface.name.clone();
-    let mut host = Host::open().await?;
+    let host = Host::open().await?;
     let (mut store, inherited) = Store::open();
-    let result = serve(config, &options, &mut host, &mut store, inherited).await;
+    let result = serve(config, &options, &host, &mut store, inherited).await;
     if let Ok(Ended::HandedOver) = result {
         info!(
             interface = name,
@@ -195,22 +206,22 @@ async fn run_until_stopped(config: Config, options: Options) -> Result<(), Daemo
 async fn serve(
     config: Config,
     options: &Options,
-    host: &mut Host,
+    host: &Host,
     store: &mut Store,
     inherited: Inherited,
 ) -> Result<Ended, DaemonError> {
     let mut signals = Signals::new()?;
+    let name = config.interface.name.clone();
     let started = tokio::select! {
-        started = start(&config, options, host, store, inherited) => started?,
+        started = start(config, options, host, store, inherited) => started?,
         // What was made so far goes with the future that made it.
-        asked = signals.asked() => {
-            info!(signal = asked.name(), "stopping before it was ready");
+        end = signals.end() => {
+            info!(signal = end.name(), "stopping before it was ready");
             // What was left by the process before us is still there for the one after us.
-            return Ok(if asked == Asked::HandOver && store.holds_the_device() { Ended::HandedOver } else { Ended::Stopped });
+            return Ok(if end == End::HandOver && store.holds_the_device() { Ended::HandedOver } else { Ended::Stopped });
         }
     };
-    let mut driver = Driver::new(&config, options, host, store, started, signals)?;
-    drop(config); // its keys are the tunnel's now, and stay nowhere else
+    let mut driver = Driver::new(name, options, host, store, started, signals)?;
     let ended = driver.run().await;
     say_stopping();
     driver.stop(&ended).await;
@@ -220,6 +231,10 @@ async fn serve(
 /// All that the driver drives.
 struct Started {
     plan: Plan,
+    own_table: u32,
+    access: Access,
+    /// The file, whose keys are the tunnel's now, and stay nowhere else.
+    baseline: Baseline,
     tunnel: Tunnel,
     plane: Plane,
     control: ControlServer,
@@ -231,22 +246,23 @@ struct Started {
 }
 
 async fn start(
-    config: &Config,
+    config: Config,
     options: &Options,
-    host: &mut Host,
+    host: &Host,
     store: &mut Store,
     mut inherited: Inherited,
 ) -> Result<Started, DaemonError> {
     let name = config.interface.name.as_str();
     let offload = if config.interface.offload { Offload::Auto } else { Offload::Off }.tested();
-    let kept = takeover::device(config, offload, host, store, &mut inherited).await?;
+    let kept = takeover::device(&config, offload, host, store, &mut inherited).await?;
     for what in host.sweep().await? {
         warn!(what, "removed what a killed daemon left behind");
     }
     let (request_sender, requests) = mpsc::channel(16);
-    let control = ControlServer::serve(name, &options.run_dir, request_sender).await?;
-    let plan = make_plan(config, host, kept.as_ref()).await?;
-    let sockets = takeover::sockets(config, plan.fwmark.unwrap_or(0), store, &mut inherited).await?;
+    let access = access(&config.interface.sockets)?;
+    let control = ControlServer::serve(name, &options.run_dir, access, request_sender).await?;
+    let (plan, own_table) = make_plan(&config, host, kept.as_ref()).await?;
+    let sockets = takeover::sockets(&config, plan.fwmark.unwrap_or(0), store, &mut inherited).await?;
     let port = sockets.port();
     let is_kept = kept.is_some();
     let tun = match kept {
@@ -257,14 +273,14 @@ async fn start(
 
     let wake = Arc::new(Notify::new());
     let mut timestamps = Timestamps::open(&options.state_dir, config.interface.private_key.public_key());
-    let mut whereabouts = open_whereabouts(config, store, &mut inherited)?;
+    let mut whereabouts = open_whereabouts(&config, store, &mut inherited)?;
     // The process before us knew to the step what the disk knows in advance.
     let floor = whereabouts.sent_with(timestamps.key()).unwrap_or(timestamps.kept());
     if is_kept {
         timestamps.expect(Tai64n::from_unix(options.clock().now().wall).max(floor.next()));
     }
-    let mut tunnel = build_tunnel(config, options, floor, &wake)?;
-    let mut resolver = Resolver::new(config, plan.fwmark.unwrap_or(0));
+    let mut tunnel = build_tunnel(&config, options, floor, &wake)?;
+    let mut resolver = Resolver::new(followed(&config.peers), plan.fwmark.unwrap_or(0));
     resume(&mut whereabouts, &mut tunnel, &mut resolver);
     let settings = PlaneSettings::new(config.interface.mtu);
     let workers = config.interface.workers.map_or(Workers::Auto, Workers::EachWay);
@@ -284,11 +300,43 @@ async fn start(
         public_key = %config.interface.private_key.public_key(),
         "up"
     );
-    Ok(Started { plan, tunnel, plane, control, requests, resolver, wake, timestamps, whereabouts })
+    let baseline = Baseline::from(config);
+    Ok(Started {
+        plan,
+        own_table,
+        access,
+        baseline,
+        tunnel,
+        plane,
+        control,
+        requests,
+        resolver,
+        wake,
+        timestamps,
+        whereabouts,
+    })
 }
 
-/// What the host is to look like; with a device that was kept, as like it did as the file allows.
-async fn make_plan(config: &Config, host: &Host, kept: Option<&Kept>) -> Result<Plan, DaemonError> {
+/// Names of users and groups → their numbers.
+fn access(sockets: &SocketAccess) -> Result<Access, DaemonError> {
+    let number = |key: &'static str, name: &Option<String>, look_up: fn(&str) -> io::Result<Option<u32>>| {
+        let Some(name) = name else { return Ok(None) };
+        if let Ok(number) = name.parse() {
+            return Ok(Some(number));
+        }
+        let found = look_up(name).map_err(failed(format!("look up {name:?} (interface.{key})")))?;
+        found.map(Some).ok_or_else(|| DaemonError::Nobody { key, name: name.clone() })
+    };
+    Ok(Access {
+        owner: number("socket_owner", &sockets.owner, sys::users::user)?,
+        group: number("socket_group", &sockets.group, sys::users::group)?,
+        mode: sockets.mode,
+    })
+}
+
+/// What the host is to look like, and the table that is ours, if it takes one; with a device that was kept, as like it
+/// did as the file allows.
+async fn make_plan(config: &Config, host: &Host, kept: Option<&Kept>) -> Result<(Plan, u32), DaemonError> {
     let name = config.interface.name.as_str();
     if kept.is_none()
         && let Some(holder) = host.device_exists(name).await?
@@ -296,14 +344,14 @@ async fn make_plan(config: &Config, host: &Host, kept: Option<&Kept>) -> Result<
         return Err(DaemonError::NameTaken { name: name.into(), holder });
     }
     let own_table = match kept.and_then(|kept| kept.own_table) {
+        _ if !Plan::wants_own_table(config) => 0,
         Some(table) => table,
-        None if Plan::wants_own_table(config) => host.free_table().await?,
-        None => 0,
+        None => host.free_table().await?,
     };
     let mut plan = Plan::new(config, own_table);
     // A super-packet then fits one send.
     plan.gso_max_segs = u32::try_from(packets_of_a_send(plan.mtu)).ok();
-    Ok(plan)
+    Ok((plan, own_table))
 }
 
 /// The memory of where peers are: what was left, or none yet.
@@ -383,17 +431,17 @@ fn say_ready(status: &str) {
     }
 }
 
+/// `RELOADING=1`; to be followed by `READY=1`, whatever becomes of it.
+fn say_reloading() {
+    let mut states = vec![sd_notify::NotifyState::Reloading];
+    states.extend(sd_notify::NotifyState::monotonic_usec_now());
+    // A manager that cannot be told waits for nothing.
+    let _ = sd_notify::notify(&states);
+}
+
 fn say_stopping() {
     // A manager that cannot be told sees us exit.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-}
-
-fn lost(name: &str, what: Lost) -> DaemonError {
-    let what = match what {
-        Lost::Deleted => "deleted",
-        Lost::Down => "set down",
-    };
-    DaemonError::DeviceLost { name: name.into(), what }
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@ use std::{net::SocketAddr, time::Duration};
 
 use tokio::time::Instant;
 
+use crate::config::EndpointName;
+
 /// A name is not looked up again sooner than this because handshakes go unanswered.
 const AGAIN_AFTER: Duration = Duration::from_secs(10);
 /// First and longest pause after a look-up that failed.
@@ -54,6 +56,11 @@ impl Name {
             again: None,
             busy: false,
         }
+    }
+
+    /// As the file has it.
+    pub(super) fn endpoint(&self) -> EndpointName {
+        EndpointName::Name { host: self.host.clone(), port: self.port }
     }
 
     /// A look-up found these, not none. Returns the place to use, if another is wanted.

@@ -6,7 +6,7 @@
 //! be the tunnel itself, which waits for the answer: so the name servers are asked with the tunnel's own mark, too.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, VecDeque, hash_map::Entry},
     io,
     net::SocketAddr,
     time::Duration,
@@ -20,7 +20,7 @@ use tracing::{debug, info, warn};
 
 use super::{dns, names::Name};
 use crate::{
-    config::{Config, EndpointName},
+    config::{EndpointName, Followed},
     noise::PublicKey,
     tunnel::{Change, PeerChange},
 };
@@ -35,29 +35,44 @@ pub(super) struct Resolver {
     /// The tunnel's own mark, 0: none.
     mark: u32,
     queue: VecDeque<PublicKey>,
-    running: JoinSet<(PublicKey, io::Result<Vec<SocketAddr>>)>,
+    running: JoinSet<LookedUp>,
     changes: VecDeque<PeerChange>,
 }
 
+/// Whose name was asked for, which one it was, and what came of it.
+type LookedUp = (PublicKey, EndpointName, io::Result<Vec<SocketAddr>>);
+
 impl Resolver {
-    /// Asks for every name in the file.
-    pub(super) fn new(config: &Config, mark: u32) -> Self {
-        let named = config.peers.iter().filter_map(|peer| match &peer.endpoint {
-            Some(EndpointName::Name { host, port }) => {
-                Some((peer.public_key, Name::new(host.clone(), *port)))
-            }
-            _ => None,
-        });
+    /// Asks for all these names.
+    pub(super) fn new(names: Followed, mark: u32) -> Self {
         let mut resolver = Self {
-            names: named.collect(),
+            names: HashMap::new(),
             mark,
             queue: VecDeque::new(),
             running: JoinSet::new(),
             changes: VecDeque::new(),
         };
-        let all: Vec<_> = resolver.names.keys().copied().collect();
-        all.into_iter().for_each(|key| resolver.ask(key));
+        resolver.follow(names);
         resolver
+    }
+
+    /// These names are followed from now on, and no others. One that was followed before is not asked for again.
+    pub(super) fn follow(&mut self, names: Followed) {
+        self.names.retain(|key, name| names.get(key) == Some(&name.endpoint()));
+        let known = &self.names;
+        self.changes.retain(|change| known.contains_key(&change.public_key));
+        for (key, endpoint) in names {
+            let EndpointName::Name { host, port } = endpoint else { continue };
+            if let Entry::Vacant(place) = self.names.entry(key) {
+                place.insert(Name::new(host, port));
+                self.ask(key);
+            }
+        }
+    }
+
+    /// The names that are followed.
+    pub(super) fn followed(&self) -> Followed {
+        self.names.iter().map(|(key, name)| (*key, name.endpoint())).collect()
     }
 
     /// Waits, but not long, until each name has been looked up once.
@@ -83,7 +98,7 @@ impl Resolver {
         };
         tokio::select! {
             Some(done) = self.running.join_next() => match done {
-                Ok((key, result)) => self.looked_up(key, result),
+                Ok((key, asked, result)) => self.looked_up(key, &asked, result),
                 // A panic in any task ends the process; nobody cancels a look-up.
                 Err(error) => std::panic::resume_unwind(error.into_panic()),
             },
@@ -162,13 +177,14 @@ impl Resolver {
         while self.running.len() < AT_ONCE {
             let Some(key) = self.queue.pop_front() else { return };
             let Some(name) = self.names.get(&key) else { continue };
-            let (host, port, mark) = (name.host.clone(), name.port, self.mark);
-            self.running.spawn(async move { (key, look_up(&host, port, mark).await) });
+            let (host, port, mark, asked) = (name.host.clone(), name.port, self.mark, name.endpoint());
+            self.running.spawn(async move { (key, asked, look_up(&host, port, mark).await) });
         }
     }
 
-    fn looked_up(&mut self, key: PublicKey, result: io::Result<Vec<SocketAddr>>) {
-        let Some(name) = self.names.get_mut(&key) else { return };
+    fn looked_up(&mut self, key: PublicKey, asked: &EndpointName, result: io::Result<Vec<SocketAddr>>) {
+        // The peer may have got another name meanwhile.
+        let Some(name) = self.names.get_mut(&key).filter(|name| name.endpoint() == *asked) else { return };
         name.busy = false;
         let now = Instant::now();
         let error = match result {
@@ -283,6 +299,28 @@ mod tests {
         assert!(!resolver.names.contains_key(&key));
         resolver.unanswered(&key);
         assert!(resolver.poll_change().is_none());
+    }
+
+    #[tokio::test]
+    async fn another_name_is_asked_for_and_one_that_stays_is_left_alone() {
+        let (mut resolver, key) = with_name("localhost").await;
+        assert!(resolver.poll_change().is_some());
+        let other = PrivateKey::generate(&mut os_rng()).public_key();
+        let name = |host: &str| EndpointName::Name { host: host.to_owned(), port: 4711 };
+        let names = Followed::from([(key, name("localhost")), (other, name("localhost"))]);
+        resolver.follow(names.clone());
+        assert_eq!(resolver.followed(), names);
+        assert!(!resolver.names[&key].busy && resolver.names[&other].busy);
+        resolver.first_round(Duration::from_secs(30)).await;
+        assert_eq!(resolver.poll_change().expect("it resolves").public_key, other);
+        assert!(resolver.poll_change().is_none());
+
+        resolver.follow(Followed::from([(key, name("does-not-exist.invalid"))]));
+        let place = SocketAddr::from(([127, 0, 0, 1], 4711));
+        resolver.looked_up(key, &name("localhost"), Ok(vec![place]));
+        assert!(resolver.poll_change().is_none(), "an answer for the name that it had before");
+        resolver.follow(Followed::new());
+        assert!(resolver.followed().is_empty());
     }
 
     #[tokio::test]

@@ -36,7 +36,7 @@ pub(super) struct Kept {
 pub(super) async fn device(
     config: &Config,
     offload: Offload,
-    host: &mut Host,
+    host: &Host,
     store: &mut Store,
     inherited: &mut Inherited,
 ) -> Result<Option<Kept>, HostError> {
@@ -121,7 +121,7 @@ pub(super) async fn give_up(store: &mut Store, inherited: Inherited) -> Result<(
 }
 
 async fn remove(device: &str) -> Result<(), HostError> {
-    let mut host = Host::open().await?;
+    let host = Host::open().await?;
     host.adopt(device).await?;
     let removed = host.remove_own_device().await;
     host.undo().await.and(removed)

@@ -17,7 +17,7 @@ use tracing::warn;
 
 use super::checksum;
 use crate::{
-    config::{Config, EndpointName},
+    config::{Config, EndpointName, Peer},
     forward::{Endpoint, Local, Time, session::REJECT_AFTER_TIME},
     noise::{PublicKey, Tai64n},
     sys::inherit,
@@ -142,6 +142,12 @@ impl Whereabouts {
     /// The file still has this peer, and what it says of its endpoint is the same: else that is newer.
     fn is_wanted(&self, record: &Record) -> bool {
         self.configured.get(&record.key) == Some(&record.configured) && !self.known.contains_key(&record.key)
+    }
+
+    /// Other peers, or with other endpoints, by a file that was read again.
+    pub(super) fn follow(&mut self, peers: &[Peer]) {
+        self.configured =
+            peers.iter().map(|peer| (peer.public_key, configured(peer.endpoint.as_ref()))).collect();
     }
 
     /// A peer answered, or moved.

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::{
-    Host, HostError,
+    Host, HostError, Workbench,
     apply::Placed,
     exchange::{Exchange, Request},
     message::{Link, PresentRule},
@@ -15,8 +15,8 @@ impl Host {
     /// Takes over what was placed for this device, as if this `Host` had placed it: `apply` removes of it what its
     /// plan lacks, `undo` all. Returns the table that a default route of ours leads by, if there is one, for
     /// [`super::Plan::new`]; or nothing at all, if there is no such device.
-    pub async fn adopt(&mut self, device: &str) -> Result<Option<u32>, HostError> {
-        let exchange = self.exchange.get_mut();
+    pub async fn adopt(&self, device: &str) -> Result<Option<u32>, HostError> {
+        let Workbench { exchange, placed: ours, .. } = &mut *self.work.lock().await;
         let Some(link) = exchange.link(device).await? else { return Ok(None) };
         let mut placed = Placed { device: link.name, index: link.index, ..Placed::default() };
         let mut present = exchange.addresses().await?;
@@ -34,15 +34,14 @@ impl Host {
             own_table = own_table.or(rules.iter().find(|rule| rule.inverted).map(|rule| rule.table));
             placed.rules.extend(rules);
         }
-        self.device_events.get_mut().skip();
-        self.placed = Some(placed);
+        *ours = Some(placed);
         Ok(own_table)
     }
 
     /// Deletes the device that `apply` set up, or `adopt` found.
     pub async fn remove_own_device(&self) -> Result<(), HostError> {
-        let Some(placed) = &self.placed else { return Ok(()) };
-        let exchange = &mut *self.exchange.lock().await;
+        let Workbench { exchange, placed, .. } = &mut *self.work.lock().await;
+        let Some(placed) = placed else { return Ok(()) };
         match exchange.link_at(placed.index).await? {
             Some(link) => delete(exchange, &link).await,
             None => Ok(()),
@@ -51,7 +50,7 @@ impl Host {
 
     /// Deletes a device that is ours, whoever holds a descriptor of it. That it is gone already is no error.
     pub async fn remove_device(&self, device: &str) -> Result<(), HostError> {
-        let exchange = &mut *self.exchange.lock().await;
+        let exchange = &mut self.work.lock().await.exchange;
         match exchange.link(device).await? {
             Some(link) => delete(exchange, &link).await,
             None => Ok(()),

@@ -39,21 +39,12 @@ pub(super) struct Work<'a> {
     done: Vec<Step>,
 }
 
-/// How a call of `apply` left the device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Device {
-    /// As it was: up.
-    Kept,
-    /// Set up by this call.
-    SetUp,
-}
-
 /// Brings the host to the plan; `placed` says afterwards what is ours there.
 pub(super) async fn apply(
     exchange: &mut Exchange,
     placed: &mut Option<Placed>,
     plan: &Plan,
-) -> Result<Device, HostError> {
+) -> Result<(), HostError> {
     let link = exchange.link(&plan.device).await?.ok_or_else(|| no_device(plan))?;
     let before = placed.clone().filter(|p| p.index == link.index);
     let mut now = Placed { device: link.name.clone(), index: link.index, ..Placed::default() };
@@ -67,11 +58,11 @@ pub(super) async fn apply(
     // Known as ours before anything is done: should this call be dropped half-way, `undo` finds it all.
     let now = placed.insert(now);
     let known = now.clone();
-    let mut work = Work { exchange, device: &plan.device, index: link.index, done: Vec::new() };
+    let mut work = Work::new(exchange, &plan.device, link.index);
     match work.bring(now, plan, &link).await {
-        Ok(device) => {
+        Ok(()) => {
             now.addresses.clone_from(&plan.addresses);
-            Ok(device)
+            Ok(())
         }
         Err(error) => {
             work.take_back().await;
@@ -83,7 +74,7 @@ pub(super) async fn apply(
 
 /// Removes what was placed: rules before the routes that they point at.
 pub(super) async fn undo(exchange: &mut Exchange, placed: Placed) -> Result<(), HostError> {
-    let mut work = Work { exchange, device: &placed.device, index: placed.index, done: Vec::new() };
+    let mut work = Work::new(exchange, &placed.device, placed.index);
     let rules = placed.rules.iter().rev().map(|rule| Step::RemoveRule(*rule)).collect::<Vec<_>>();
     let mut outcome = work.run_all(rules).await;
     let device = work.exchange.link_at(placed.index).await;
@@ -109,9 +100,18 @@ pub(super) async fn undo(exchange: &mut Exchange, placed: Placed) -> Result<(), 
     outcome.and(removed)
 }
 
-impl Work<'_> {
-    async fn bring(&mut self, now: &mut Placed, plan: &Plan, link: &Link) -> Result<Device, HostError> {
-        let device = self.bring_link(plan, link).await?;
+impl<'a> Work<'a> {
+    pub(super) fn new(exchange: &'a mut Exchange, device: &'a str, index: u32) -> Self {
+        Self { exchange, device, index, done: Vec::new() }
+    }
+
+    /// What was done so far.
+    pub(super) fn done(&self) -> &[Step] {
+        &self.done
+    }
+
+    async fn bring(&mut self, now: &mut Placed, plan: &Plan, link: &Link) -> Result<(), HostError> {
+        self.bring_link(plan, link).await?;
         self.bring_addresses(now, plan).await?;
         let unwanted_routes = self.add_routes(plan).await?;
         let unwanted_rules = policy::add(self, &mut now.rules, plan).await?;
@@ -120,10 +120,10 @@ impl Work<'_> {
         self.run(unwanted_routes.into_iter().map(Step::RemoveRoute)).await?;
         self.await_local(plan).await?;
         return_path::warn(plan);
-        Ok(device)
+        Ok(())
     }
 
-    async fn bring_link(&mut self, plan: &Plan, link: &Link) -> Result<Device, HostError> {
+    async fn bring_link(&mut self, plan: &Plan, link: &Link) -> Result<(), HostError> {
         let mtu = plan.mtu.into();
         let was_up = link.is_up();
         if !was_up {
@@ -134,7 +134,7 @@ impl Work<'_> {
             let step = Step::SetLink { mtu, up: true, gso_max_segs, former_mtu: link.mtu, was_up };
             self.run([step]).await?;
         }
-        Ok(if was_up { Device::Kept } else { Device::SetUp })
+        Ok(())
     }
 
     /// Nobody in the tunnel is asked for routers, so that an idle one stays silent: as the kernel's own WireGuard does.
@@ -193,14 +193,20 @@ impl Work<'_> {
         Ok(present)
     }
 
-    /// Adds what is missing; returns ours that the plan lacks.
-    async fn add_routes(&mut self, plan: &Plan) -> Result<Vec<Route>, HostError> {
+    /// The routes to the device, and those of them that are ours.
+    pub(super) async fn routes(&mut self) -> Result<(HashSet<Route>, Vec<Route>), HostError> {
         let (mut present, mut ours) = (HashSet::new(), Vec::new());
         for v6 in [false, true] {
             let found = self.exchange.routes(v6, None, Some(self.index), |r| Some((r.route, r.ours))).await?;
             ours.extend(found.iter().filter(|(_, ours)| *ours).map(|(route, _)| *route));
             present.extend(found.into_iter().map(|(route, _)| route));
         }
+        Ok((present, ours))
+    }
+
+    /// Adds what is missing; returns ours that the plan lacks.
+    async fn add_routes(&mut self, plan: &Plan) -> Result<Vec<Route>, HostError> {
+        let (present, mut ours) = self.routes().await?;
         self.run(plan.routes.iter().filter(|r| !present.contains(*r)).map(|r| Step::AddRoute(*r))).await?;
         if !ours.is_empty() {
             let wanted: HashSet<_> = plan.routes.iter().collect();
@@ -224,7 +230,7 @@ impl Work<'_> {
     }
 
     /// Does all the steps whatever fails; returns the first failure.
-    async fn run_all(&mut self, steps: impl IntoIterator<Item = Step>) -> Result<(), HostError> {
+    pub(super) async fn run_all(&mut self, steps: impl IntoIterator<Item = Step>) -> Result<(), HostError> {
         let mut steps = steps.into_iter();
         let mut outcome = Ok(());
         loop {
@@ -257,7 +263,7 @@ impl Work<'_> {
     }
 
     /// A route that exists already is somebody's: says whose.
-    async fn explain(&mut self, step: Step, refused: Refused) -> HostError {
+    pub(super) async fn explain(&mut self, step: Step, refused: Refused) -> HostError {
         let Step::AddRoute(route) = step else { return step.error(self.device, refused) };
         if refused.errno() != libc::EEXIST {
             return step.error(self.device, refused);
@@ -295,7 +301,7 @@ impl Work<'_> {
     }
 }
 
-fn missing<'a>(plan: &'a Plan, present: &[Address]) -> impl Iterator<Item = Step> + use<'a> {
+pub(super) fn missing<'a>(plan: &'a Plan, present: &[Address]) -> impl Iterator<Item = Step> + use<'a> {
     let present: Vec<_> = present.iter().map(|address| address.network).collect();
     plan.addresses.iter().filter(move |a| !present.contains(a)).map(|a| Step::AddAddress(*a))
 }

@@ -12,6 +12,7 @@ mod apply; // the difference between the plan and what is there, and its undo
 mod error; // what the kernel's answer means to an operator
 mod exchange; // the netlink socket: batches and dumps
 mod holder; // who has this device name
+mod mend; // what somebody else removed is put back
 mod message; // our values ⇄ netlink messages
 mod policy; // the pair of rules for a default route: placed, found, swept
 mod present; // what is there
@@ -20,7 +21,12 @@ mod step; // one do, and its undo beside it
 mod table; // a routing table nobody uses
 mod watch; // the device lost, the network changed
 
-use std::{collections::BTreeSet, io, net::IpAddr};
+use std::{
+    collections::BTreeSet,
+    io,
+    net::IpAddr,
+    sync::{Arc, Mutex as Plain, PoisonError},
+};
 
 use tokio::sync::Mutex;
 
@@ -29,7 +35,9 @@ use ipnet::IpNet;
 pub use message::PROTOCOL;
 pub use plan::{MAIN_TABLE, Plan, Route, Rule};
 
-use apply::{Device, Placed};
+pub use mend::Mended;
+
+use apply::Placed;
 use exchange::Exchange;
 use table::Claim;
 use watch::{Changes, Subscription};
@@ -46,31 +54,48 @@ pub struct HostError {
     pub remedy: Option<String>,
 }
 
-/// A netlink connection in the network namespace of the thread that opened it.
+/// Netlink connections in the network namespace of the thread that opened them: one for what is done, one for what
+/// the watchers read, so that neither waits for the other.
 pub struct Host {
+    work: Mutex<Workbench>,
     exchange: Mutex<Exchange>,
     device_events: Mutex<Subscription>,
     changes: Mutex<Changes>,
+    /// What the watchers know as ours. Never held while waiting.
+    own: Plain<Option<Own>>,
+}
+
+/// What is needed to change the host, and what was changed.
+struct Workbench {
+    exchange: Exchange,
     /// By `apply`, until `undo`.
     placed: Option<Placed>,
     /// The table that `free_table` named last.
-    claim: Mutex<Option<Claim>>,
+    claim: Option<Claim>,
+}
+
+/// Our device, and what belongs there.
+#[derive(Clone, Debug)]
+struct Own {
+    index: u32,
+    plan: Arc<Plan>,
 }
 
 impl Host {
-    /// Opens the connection (inside a tokio runtime with I/O and time). Subscribes to changes of the network
+    /// Opens the connections (inside a tokio runtime with I/O and time). Subscribes to changes of the network
     /// at once, so that [`Host::network_changed`] misses none from here on.
     pub async fn open() -> Result<Self, HostError> {
         let failed = |e: io::Error| HostError::new("open a netlink socket", e.into());
         let mut exchange = Exchange::open().map_err(failed)?;
+        let workbench = Workbench { exchange: Exchange::open().map_err(failed)?, placed: None, claim: None };
         let device_events = Subscription::to_links().map_err(failed)?;
         let changes = Changes::since_now(&mut exchange).await?;
         Ok(Self {
+            work: Mutex::new(workbench),
             exchange: Mutex::new(exchange),
             device_events: Mutex::new(device_events),
             changes: Mutex::new(changes),
-            placed: None,
-            claim: Mutex::new(None),
+            own: Plain::new(None),
         })
     }
 
@@ -78,51 +103,71 @@ impl Host {
     /// Returns what was removed, for the log. Looks twice, a moment apart, so that a daemon that is just
     /// starting or reloading is left alone; rules that this `Host` placed are never touched.
     pub async fn sweep(&self) -> Result<Vec<String>, HostError> {
-        let own = self.placed.as_ref().map_or(&[][..], |placed| &placed.rules);
-        policy::sweep(&self.exchange, own).await
+        let own = self.work.lock().await.placed.as_ref().map_or(Vec::new(), |placed| placed.rules.clone());
+        policy::sweep(&self.exchange, &own).await
     }
 
     /// Makes the host look like the plan (device `plan.device` exists): addresses, MTU, up, routes, rules.
     /// On failure what was done is undone. Things already there as planned are left; what an earlier call
     /// placed and this plan lacks is removed, so that a reload is a second call. Addresses and routes that
     /// others put on the device stay.
-    pub async fn apply(&mut self, plan: &Plan) -> Result<(), HostError> {
-        if self.placed.as_ref().is_some_and(|placed| placed.device != plan.device) {
-            self.undo().await?;
+    pub async fn apply(&self, plan: &Plan) -> Result<(), HostError> {
+        let Workbench { exchange, placed, .. } = &mut *self.work.lock().await;
+        if let Some(other) = placed.take_if(|placed| placed.device != plan.device) {
+            self.know(None);
+            apply::undo(exchange, other).await?;
         }
-        let device = apply::apply(self.exchange.get_mut(), &mut self.placed, plan).await?;
-        if device == Device::SetUp {
-            // That it was down before is no loss.
-            self.device_events.get_mut().skip();
-        }
+        apply::apply(exchange, placed, plan).await?;
+        self.know(placed.as_ref().map(|placed| Own { index: placed.index, plan: Arc::new(plan.clone()) }));
         Ok(())
+    }
+
+    /// Puts back what somebody else removed of the last plan that was applied: addresses, routes, rules; says what.
+    /// What is refused is told, and the rest done all the same. A device that is down is left as it is.
+    pub async fn mend(&self) -> Result<Mended, HostError> {
+        let Workbench { exchange, placed, .. } = &mut *self.work.lock().await;
+        match (placed, self.own()) {
+            (Some(placed), Some(own)) => mend::mend(exchange, placed, &own.plan).await,
+            _ => Ok(Mended::default()),
+        }
     }
 
     /// Removes everything that we placed, rules first; also what would vanish with the device, if the device is
     /// still there (call this after the device is gone where there are very many routes: it is quicker).
     /// Goes on after a failure and returns the first. A second call does nothing.
-    pub async fn undo(&mut self) -> Result<(), HostError> {
-        match self.placed.take() {
-            Some(placed) => apply::undo(self.exchange.get_mut(), placed).await,
+    pub async fn undo(&self) -> Result<(), HostError> {
+        self.know(None);
+        let Workbench { exchange, placed, .. } = &mut *self.work.lock().await;
+        match placed.take() {
+            Some(placed) => apply::undo(exchange, placed).await,
             None => Ok(()),
         }
     }
 
-    /// Resolves when the device is deleted, set down, or leaves this namespace; says which. A device that is
-    /// not up yet is waited for. After [`Host::apply`] it is the device of the plan, by its index: another one
-    /// that takes over the name is not mistaken for it. May be dropped and called again.
-    pub async fn device_lost(&self, device: &str) -> Lost {
-        let applied = self.placed.as_ref().filter(|placed| placed.device == device);
+    /// Resolves when the device is deleted or leaves this namespace. After [`Host::apply`] it is the device of the
+    /// plan, by its index: another one that takes over the name is not mistaken for it. May be dropped and called
+    /// again.
+    pub async fn device_lost(&self, device: &str) {
+        let applied = self.own().filter(|own| own.plan.device == device);
         let mut events = self.device_events.lock().await;
-        watch::device_lost(&mut events, &self.exchange, device, applied.map(|placed| placed.index)).await
+        watch::device_lost(&mut events, &self.exchange, device, applied.map(|own| own.index)).await;
     }
 
-    /// Waits for the next change of the host's network that can move or break the tunnel's own path: an address
-    /// went, a route, rule or link changed. Of our own device only its MTUs are told; a burst is told once.
+    /// Waits for the next change of the host's network that can move or break the tunnel's own path, or that takes
+    /// away what is ours: an address went, a route, rule or link changed. A burst is told once.
     /// May be dropped and called again without losing a change; one caller at a time.
     pub async fn network_changed(&self) -> NetworkChange {
-        let own = self.placed.as_ref().map(|placed| placed.index);
-        self.changes.lock().await.next(&self.exchange, own).await
+        let own = self.own();
+        self.changes.lock().await.next(&self.exchange, own.as_ref()).await
+    }
+
+    fn own(&self) -> Option<Own> {
+        // One value, whole between any two statements.
+        self.own.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn know(&self, own: Option<Own>) {
+        *self.own.lock().unwrap_or_else(PoisonError::into_inner) = own;
     }
 
     /// Waits for the next address that this host lost on all its devices. Drops the other changes: call this
@@ -138,11 +183,16 @@ impl Host {
     /// A table number (and mark) that no route, no rule and no other daemon uses: from 51820 up, as wg-quick. It
     /// is this host's, against other daemons, until the next call.
     pub async fn free_table(&self) -> Result<u32, HostError> {
-        let mut claim = self.claim.lock().await;
+        let Workbench { exchange, claim, .. } = &mut *self.work.lock().await;
         *claim = None;
-        let (table, taken) = table::free(&mut *self.exchange.lock().await).await?;
+        let (table, taken) = table::free(exchange).await?;
         *claim = Some(taken);
         Ok(table)
+    }
+
+    /// The table that [`Host::free_table`] named is nobody's again.
+    pub async fn release_table(&self) {
+        self.work.lock().await.claim = None;
     }
 
     /// Is `address` one of this host's?
@@ -157,15 +207,6 @@ impl Host {
         let link = self.exchange.lock().await.link(device).await?;
         Ok(link.map(|link| holder::describe(&link)))
     }
-}
-
-/// What became of the device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lost {
-    /// Deleted, or moved to another namespace.
-    Deleted,
-    /// Set down.
-    Down,
 }
 
 /// What bounds a packet on its way into our device.
@@ -189,4 +230,8 @@ pub enum NetworkChange {
     LinkChanged,
     /// The MTU of our own device may have changed, or one that a route to it names.
     Mtus(Mtus),
+    /// Our own device was set up (true) or down.
+    OwnLink(bool),
+    /// Something of ours may have been removed: [`Host::mend`] looks.
+    OwnLost,
 }

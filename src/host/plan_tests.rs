@@ -31,6 +31,7 @@ fn config(address: &[&str], table: Table, peers: &[&[&str]]) -> Config {
             offload: true,
             workers: None,
             nice: None,
+            sockets: crate::config::SocketAccess::default(),
         },
         peers: peers.iter().map(peer).collect(),
     }

@@ -18,7 +18,7 @@ use rtnetlink::{
 use tokio::sync::Mutex;
 
 use super::{
-    HostError, Lost, NetworkChange,
+    HostError, NetworkChange, Own,
     exchange::{Exchange, messages, receive, receive_already_here},
     message::{Address, LOCAL_TABLE, Link, PresentRoute, PresentRule},
 };
@@ -28,9 +28,6 @@ const PAUSE: Duration = Duration::from_millis(500);
 
 /// Datagrams taken together, so that a burst is told once and yet comes to an end.
 const BURST: usize = 256;
-
-/// More datagrams than fit the receive buffer.
-const BACKLOG: usize = 16 * 1024;
 
 /// Changed routes of a burst that are told one by one, of each family.
 const ROUTES_TOLD_APART: usize = 64;
@@ -42,9 +39,6 @@ const SOCKET_BUFFER: libc::c_int = 1 << 20;
 pub(super) struct Subscription {
     socket: TokioSocket,
     received: Vec<u8>,
-    /// The watched device was told to be down, even if it is up again. Kept here for a caller that went away
-    /// before it could be said.
-    down_told: bool,
 }
 
 /// What a subscription heard.
@@ -69,17 +63,7 @@ impl Subscription {
         for group in groups {
             inner.add_membership(*group as u32)?;
         }
-        Ok(Self { socket, received: Vec::new(), down_told: false })
-    }
-
-    /// Forgets what was told so far.
-    pub(super) fn skip(&mut self) {
-        self.down_told = false;
-        for _ in 0..BACKLOG {
-            if !self.next_already_here().is_ok_and(|heard| heard.is_some()) {
-                return;
-            }
-        }
+        Ok(Self { socket, received: Vec::new() })
     }
 
     async fn next(&mut self) -> io::Result<Heard> {
@@ -112,39 +96,33 @@ impl Subscription {
     }
 }
 
-/// Waits until the device is gone or down. `index`: of the device that `apply` set up; else it is looked up.
+/// Waits until the device is gone. `index`: of the device that `apply` set up; else it is looked up.
 pub(super) async fn device_lost(
     events: &mut Subscription,
     exchange: &Mutex<Exchange>,
     device: &str,
     index: Option<u32>,
-) -> Lost {
-    let mut was_up = index.is_some();
+) {
     let index = match index {
         Some(index) => index,
-        // Nobody set it up with us: what was told before this call is history.
         None => match index_of(exchange, device).await {
-            Some(index) => {
-                events.skip();
-                index
-            }
-            None => return Lost::Deleted,
+            Some(index) => index,
+            None => return,
         },
     };
     loop {
         // Read after subscribing, so that nothing falls between; and again whenever something was missed.
-        let state = exchange.lock().await.link_at(index).await;
-        match state.map(|link| link.map(|link| link.is_up())) {
-            Ok(None) => return Lost::Deleted,
-            Ok(Some(is_up)) if events.down_told || (was_up && !is_up) => return Lost::Down,
-            Ok(Some(is_up)) => was_up = is_up,
+        let link = exchange.lock().await.link_at(index).await;
+        match link {
+            Ok(None) => return,
+            Ok(Some(_)) => {}
             Err(error) => {
                 tracing::debug!(%error, "the device's state could not be read");
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }
         }
-        listen(events, index, &mut was_up).await;
+        listen(events, index).await;
     }
 }
 
@@ -159,24 +137,14 @@ async fn index_of(exchange: &Mutex<Exchange>, device: &str) -> Option<u32> {
     }
 }
 
-/// Listens until a loss is told or something was missed: then the state must be read. (A device that is deleted
-/// is set down first, so that Down alone does not say which.)
-async fn listen(events: &mut Subscription, index: u32, was_up: &mut bool) {
+/// Listens until a loss is told or something was missed: then the state must be read.
+async fn listen(events: &mut Subscription, index: u32) {
     loop {
         match events.next().await {
-            Ok(Heard::Messages(messages)) => {
-                for message in &messages {
-                    match link_told(message, index) {
-                        Some(LinkTold::Gone) => return,
-                        Some(LinkTold::Down) if *was_up => {
-                            events.down_told = true;
-                            return;
-                        }
-                        Some(LinkTold::Down) | None => {}
-                        Some(LinkTold::Up) => *was_up = true,
-                    }
-                }
+            Ok(Heard::Messages(messages)) if messages.iter().any(|message| tells_loss(message, index)) => {
+                return;
             }
+            Ok(Heard::Messages(_)) => {}
             Ok(Heard::NotAll) => return,
             Err(error) => {
                 tracing::debug!(%error, "the subscription to links failed");
@@ -186,27 +154,11 @@ async fn listen(events: &mut Subscription, index: u32, was_up: &mut bool) {
     }
 }
 
-#[derive(Debug, PartialEq, Eq)]
-enum LinkTold {
-    Gone,
-    Down,
-    Up,
-}
-
-/// What a message says about the device with this index. Those of a bridge's ports (another family) say
-/// nothing about the device itself.
-fn link_told(message: &RouteNetlinkMessage, index: u32) -> Option<LinkTold> {
-    let (RouteNetlinkMessage::NewLink(link) | RouteNetlinkMessage::DelLink(link)) = message else {
-        return None;
-    };
-    if link.header.index != index || link.header.interface_family != AddressFamily::Unspec {
-        return None;
-    }
-    Some(match message {
-        RouteNetlinkMessage::DelLink(_) => LinkTold::Gone,
-        _ if link.header.flags.contains(LinkFlags::Up) => LinkTold::Up,
-        _ => LinkTold::Down,
-    })
+/// Is it the end of the device with this index? Those of a bridge's ports (another family) say nothing about the
+/// device itself.
+fn tells_loss(message: &RouteNetlinkMessage, index: u32) -> bool {
+    let RouteNetlinkMessage::DelLink(link) = message else { return false };
+    link.header.index == index && link.header.interface_family == AddressFamily::Unspec
 }
 
 /// The changes of the host's network since the subscription was made, and what it takes to tell them.
@@ -251,15 +203,15 @@ impl Changes {
         Ok(Self { events, known, pending: VecDeque::new(), stale: false })
     }
 
-    /// The next change; `own` is the index of our device, which does not count.
-    pub(super) async fn next(&mut self, exchange: &Mutex<Exchange>, own: Option<u32>) -> NetworkChange {
+    /// The next change; `own` is our device, of which only what concerns it is told.
+    pub(super) async fn next(&mut self, exchange: &Mutex<Exchange>, own: Option<&Own>) -> NetworkChange {
         loop {
             if let Some(change) = self.pending.pop_front() {
                 return change;
             }
             let outcome = match own {
                 _ if self.stale => self.read_again(exchange, own).await,
-                Some(own) if self.known.mtus_changed => self.read_mtus(exchange, own).await,
+                Some(own) if self.known.mtus_changed => self.read_mtus(exchange, own.index).await,
                 _ => self.hear(own).await,
             };
             if let Err(error) = outcome {
@@ -271,7 +223,7 @@ impl Changes {
     }
 
     /// Waits for a change, then takes what else is there already.
-    async fn hear(&mut self, own: Option<u32>) -> Result<(), HostError> {
+    async fn hear(&mut self, own: Option<&Own>) -> Result<(), HostError> {
         let failed = |e: io::Error| HostError::new("hear of changes of the network", e.into());
         let mut heard = self.events.next().await.map_err(failed)?;
         for _ in 0..BURST {
@@ -293,19 +245,23 @@ impl Changes {
     }
 
     /// What was missed counts as a change of everything; which addresses went is seen by comparison.
-    async fn read_again(&mut self, exchange: &Mutex<Exchange>, own: Option<u32>) -> Result<(), HostError> {
+    async fn read_again(&mut self, exchange: &Mutex<Exchange>, own: Option<&Own>) -> Result<(), HostError> {
         let now = Known::read(&mut *exchange.lock().await).await?;
         let before = std::mem::replace(&mut self.known, now);
         self.known.mtus_changed = true;
         self.stale = false;
         for (address, index) in before.addresses {
-            if Some(index) != own && !self.known.has(address) {
+            if own.is_none_or(|own| own.index != index) && !self.known.has(address) {
                 self.tell(Some(NetworkChange::AddressRemoved(address)));
             }
         }
         self.tell(Some(NetworkChange::RouteChanged(everywhere(false))));
         self.tell(Some(NetworkChange::RouteChanged(everywhere(true))));
         self.tell(Some(NetworkChange::LinkChanged));
+        let own_flags = own.and_then(|own| self.known.links.get(&own.index));
+        let own_link = own_flags.map(|flags| NetworkChange::OwnLink(flags.contains(LinkFlags::Up)));
+        self.tell(own_link);
+        self.tell(own.map(|_| NetworkChange::OwnLost));
         Ok(())
     }
 
@@ -319,8 +275,15 @@ impl Changes {
 
     fn tell(&mut self, change: Option<NetworkChange>) {
         let Some(mut change) = change else { return };
-        if let NetworkChange::RouteChanged(destination) = change {
-            change = NetworkChange::RouteChanged(self.told_apart(destination));
+        match change {
+            NetworkChange::RouteChanged(destination) => {
+                change = NetworkChange::RouteChanged(self.told_apart(destination));
+            }
+            // The last one counts.
+            NetworkChange::OwnLink(_) => {
+                self.pending.retain(|other| !matches!(other, NetworkChange::OwnLink(_)));
+            }
+            _ => {}
         }
         if !self.pending.contains(&change) {
             self.pending.push_back(change);
@@ -349,9 +312,9 @@ impl Known {
     }
 
     /// Takes a message in; says what it changes for us.
-    fn told(&mut self, message: &RouteNetlinkMessage, own: Option<u32>) -> Option<NetworkChange> {
+    fn told(&mut self, message: &RouteNetlinkMessage, own: Option<&Own>) -> Option<NetworkChange> {
         use RouteNetlinkMessage as M;
-        let is_foreign = |index: u32| Some(index) != own;
+        let is_foreign = |index: u32| own.is_none_or(|own| own.index != index);
         match message {
             M::NewAddress(address) => {
                 let address = Address::read(address)?;
@@ -361,16 +324,24 @@ impl Known {
             M::DelAddress(address) => {
                 let Address { index, network, .. } = Address::read(address)?;
                 self.addresses.remove(&(network.addr(), index));
-                let is_gone = is_foreign(index) && !self.has(network.addr());
-                is_gone.then_some(NetworkChange::AddressRemoved(network.addr()))
+                if !is_foreign(index) {
+                    return Some(NetworkChange::OwnLost);
+                }
+                (!self.has(network.addr())).then_some(NetworkChange::AddressRemoved(network.addr()))
             }
             M::NewLink(link) if link.header.interface_family == AddressFamily::Unspec => {
                 let Link { index, flags, mtu, .. } = Link::read(link);
-                if Some(index) == own && self.own_mtu != mtu {
+                let before = self.links.insert(index, matters(flags));
+                if is_foreign(index) {
+                    let counts = before != Some(matters(flags)) && self.is_source(index);
+                    return counts.then_some(NetworkChange::LinkChanged);
+                }
+                if self.own_mtu != mtu {
                     (self.own_mtu, self.mtus_changed) = (mtu, true);
                 }
-                let is_new = self.links.insert(index, matters(flags)) != Some(matters(flags));
-                (is_new && is_foreign(index) && self.is_source(index)).then_some(NetworkChange::LinkChanged)
+                let is_up = flags.contains(LinkFlags::Up);
+                let was_up = before.is_some_and(|flags| flags.contains(LinkFlags::Up));
+                (is_up != was_up).then_some(NetworkChange::OwnLink(is_up))
             }
             M::DelLink(link) if link.header.interface_family == AddressFamily::Unspec => {
                 self.links.remove(&link.header.index);
@@ -379,18 +350,31 @@ impl Known {
             M::NewRoute(route) | M::DelRoute(route) => {
                 let v6 = route.header.address_family == AddressFamily::Inet6;
                 let route = PresentRoute::read(route, v6)?;
-                if own.is_some() && route.index == own {
+                if route.cloned {
+                    return None;
+                }
+                if let (Some(own), Some(index)) = (own, route.index)
+                    && own.index == index
+                {
                     self.routes_name_mtu |= route.mtu.is_some();
                     self.mtus_changed |= self.routes_name_mtu;
+                    let is_gone = matches!(message, M::DelRoute(_)) && route.ours;
+                    return is_gone.then_some(NetworkChange::OwnLost);
                 }
-                let counts =
-                    !route.cloned && route.route.table != LOCAL_TABLE && route.index.is_none_or(is_foreign);
+                // `ip route replace`: what went is not told.
+                if own.is_some_and(|own| own.plan.routes.binary_search(&route.route).is_ok()) {
+                    return Some(NetworkChange::OwnLost);
+                }
+                let counts = route.route.table != LOCAL_TABLE;
                 counts.then_some(NetworkChange::RouteChanged(route.route.destination))
             }
             M::NewRule(rule) | M::DelRule(rule) => {
                 let v6 = rule.header.family == AddressFamily::Inet6;
-                let is_foreign = !PresentRule::read(rule, v6)?.ours;
-                is_foreign.then(|| NetworkChange::RouteChanged(everywhere(v6)))
+                match PresentRule::read(rule, v6)?.ours {
+                    false => Some(NetworkChange::RouteChanged(everywhere(v6))),
+                    // Maybe another daemon's: whoever looks will see.
+                    true => matches!(message, M::DelRule(_)).then_some(NetworkChange::OwnLost),
+                }
             }
             _ => None,
         }

@@ -166,6 +166,16 @@ impl PresharedKey {
     pub fn to_base64(&self) -> Zeroizing<String> {
         text::to_base64(&self.0)
     }
+    /// Tells whether two keys are the same, and not what they are.
+    pub fn fingerprint(&self) -> [u8; 32] {
+        let print = super::primitives::hash([b"vpnd preshared key", &self.0[..]]);
+        wipe_stack();
+        print
+    }
+    /// Its fingerprint in the place of a key.
+    pub fn fingerprint_of(&self) -> Self {
+        Self::new(self.fingerprint())
+    }
     /// Is it the same as none?
     pub fn is_zero(&self) -> bool {
         self.0.ct_eq(&[0; 32]).into()

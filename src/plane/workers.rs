@@ -183,11 +183,20 @@ impl Plane {
         if port == self.port() {
             return self.set_mark(fwmark);
         }
-        let sockets = UdpSockets::bind(port, fwmark)?.with(self.shared.tun.offload());
-        self.count_drops();
-        self.shared.sockets.store(Arc::new(sockets));
-        self.shared.inbound.wake.signal();
+        self.adopt(Arc::new(self.bind(port, fwmark)?));
         Ok(())
+    }
+
+    /// Sockets on another port, that nobody uses yet.
+    pub fn bind(&self, port: u16, fwmark: u32) -> io::Result<UdpSockets> {
+        Ok(UdpSockets::bind(port, fwmark)?.with(self.shared.tun.offload()))
+    }
+
+    /// Swaps the sockets under the running loops.
+    pub fn adopt(&self, sockets: Arc<UdpSockets>) {
+        self.count_drops();
+        self.shared.sockets.store(sockets);
+        self.shared.inbound.wake.signal();
     }
 
     /// Counts what the kernel dropped before we saw it ([`Refusal::ReceiveBufferFull`]); to be called before the

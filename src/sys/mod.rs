@@ -14,6 +14,7 @@ pub mod signal; // to our own children
 pub mod socket; // one UDP datagram, and what rides beside it
 pub mod timer; // a timer that counts sleep
 pub mod tun; // a TUN descriptor beyond opening it
+pub mod users; // users and groups by name
 
 use std::io;
 

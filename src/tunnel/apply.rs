@@ -88,6 +88,9 @@ impl Tunnel {
         if let Some(key) = change.preshared_key {
             self.set_preshared_key(id, key, now);
         }
+        if change.forget_endpoint {
+            self.forget_endpoint(id);
+        }
         if let Some(endpoint) = change.endpoint {
             self.set_endpoint(id, endpoint, now);
         }
@@ -155,9 +158,9 @@ impl Tunnel {
     }
 
     fn rename(&mut self, id: PeerId, name: String) {
-        if let Some(peer) = self.peers.of(id) {
-            peer.shared.label.store(Arc::new(name));
-        }
+        let Some(peer) = self.peers.of(id) else { return };
+        let name = if name.is_empty() { peer.shared.public_key.short() } else { name };
+        peer.shared.label.store(Arc::new(name));
     }
 
     fn set_preshared_key(&mut self, id: PeerId, key: PresharedKey, now: Now) {
@@ -181,10 +184,20 @@ impl Tunnel {
         let before = peer.shared.endpoint().map(|endpoint| endpoint.remote);
         peer.shared.set_endpoint(Some(Endpoint { remote, local: None }));
         peer.told_endpoint = Some(remote);
+        peer.set_endpoint = Some(remote);
         if before != Some(remote) && peer.handshake.pending.is_some() {
             peer.handshake.sent = None;
             self.timers.clear(id, Timer::Retransmit);
             self.send_initiation(id, now);
+        }
+    }
+
+    fn forget_endpoint(&mut self, id: PeerId) {
+        let Some(peer) = self.peers.of_mut(id) else { return };
+        peer.set_endpoint = None;
+        if peer.keypairs.current().is_none() {
+            peer.shared.set_endpoint(None);
+            peer.told_endpoint = None;
         }
     }
 

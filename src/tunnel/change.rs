@@ -32,12 +32,14 @@ pub struct PeerChange {
     pub remove: bool,
     /// Do nothing if it is not there.
     pub update_only: bool,
-    /// For people.
+    /// For people; empty: the start of its key.
     pub name: Option<String>,
     /// All zero: none. A changed key takes effect at the live peer: its handshake and sessions are dropped.
     pub preshared_key: Option<PresharedKey>,
     /// Where it is.
     pub endpoint: Option<SocketAddr>,
+    /// Nobody says any more where it is: that is forgotten, unless a session with it lives there.
+    pub forget_endpoint: bool,
     /// Seconds, 0: off.
     pub persistent_keepalive: Option<u16>,
     /// First take all its allowed IPs away.
@@ -56,6 +58,7 @@ impl PeerChange {
             name: None,
             preshared_key: None,
             endpoint: None,
+            forget_endpoint: false,
             persistent_keepalive: None,
             replace_allowed_ips: false,
             allowed_ips: Vec::new(),

@@ -269,6 +269,11 @@ impl Tunnel {
         self.peers.id(key)
     }
 
+    /// Our own key, if we have one.
+    pub fn public_key(&self) -> Option<PublicKey> {
+        self.ours.as_ref().map(|ours| *ours.identity.public_key())
+    }
+
     /// How many peers there are.
     pub fn peer_count(&self) -> usize {
         self.peers.len()

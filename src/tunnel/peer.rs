@@ -35,6 +35,8 @@ pub(super) struct PeerState {
     pub(super) keypairs: Keypairs,
     /// Where it was when that was last told.
     pub(super) told_endpoint: Option<SocketAddr>,
+    /// Where a change said that it is, whatever was heard since.
+    pub(super) set_endpoint: Option<SocketAddr>,
     /// Wall time of the last completed handshake.
     pub(super) last_handshake: Option<Duration>,
 }
@@ -91,6 +93,7 @@ impl PeerState {
             handshake,
             keypairs: Keypairs::default(),
             told_endpoint: None,
+            set_endpoint: None,
             last_handshake: None,
         }
     }

@@ -40,6 +40,8 @@ pub struct PeerStatus {
     pub preshared_key: Option<PresharedKey>,
     /// Where it is.
     pub endpoint: Option<SocketAddr>,
+    /// Where a change said that it is; it may have moved since.
+    pub set_endpoint: Option<SocketAddr>,
     /// From which of our addresses we talk to it.
     pub local: Option<std::net::IpAddr>,
     /// Wall time (since the epoch) of the last completed handshake.
@@ -99,6 +101,7 @@ impl PeerState {
             label: self.label(),
             preshared_key: Some(self.preshared_key.clone()).filter(|key| !key.is_zero()),
             endpoint: endpoint.map(|endpoint| endpoint.remote),
+            set_endpoint: self.set_endpoint,
             local: endpoint.and_then(|endpoint| endpoint.local).map(|local| local.address),
             last_handshake: self.last_handshake,
             session_age: age.filter(|&age| age < REJECT_AFTER_TIME),

@@ -11,7 +11,9 @@ use ipnet::IpNet;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
-use vpnd::control::{ControlServer, InterfaceStatus, Request, SetError};
+use vpnd::control::{
+    Access, ControlServer, InterfaceStatus, NotReloaded, Operation, Reloaded, Request, SetError,
+};
 use vpnd::forward::{Evidence, PeerId, Refusal, Time};
 use vpnd::noise::{PrivateKey, PublicKey};
 use vpnd::tunnel::{AllowedIpOp, Change, PeerChange, PeerStatus, Status};
@@ -34,8 +36,9 @@ impl Fake {
 
     pub async fn start_with(model: Model) -> Self {
         let run = tempfile::tempdir().expect("a run directory");
-        let server =
-            ControlServer::serve(NAME, run.path(), daemon(model)).await.expect("nobody is there yet");
+        let server = ControlServer::serve(NAME, run.path(), Access::default(), daemon(model))
+            .await
+            .expect("nobody is there yet");
         Self { run, server }
     }
 
@@ -115,6 +118,12 @@ pub fn daemon(mut model: Model) -> mpsc::Sender<Request> {
                     let done = changes.into_iter().try_for_each(|change| model.apply(change));
                     drop(answer.send(done));
                 }
+                Request::Reload(confirm, answer) => {
+                    let confirm_within_s = confirm.map(|time| time.as_secs());
+                    let changed = vec!["peer laptop: removed".to_owned()];
+                    drop(answer.send(Ok(Reloaded { changed, confirm_within_s })));
+                }
+                Request::Confirm(answer) => drop(answer.send(Err(NotReloaded("nothing waits".to_owned())))),
             }
         }
     });
@@ -152,6 +161,7 @@ impl Model {
                 under_load: false,
             },
             now: Duration::from_secs(1_700_000_000),
+            operation: Operation::default(),
             boot: Time(90_000_000_000),
         }
     }
@@ -215,6 +225,7 @@ pub fn peer(id: u64, public_key: PublicKey) -> PeerStatus {
         label: format!("peer{id}"),
         preshared_key: None,
         endpoint: None,
+        set_endpoint: None,
         local: None,
         last_handshake: None,
         session_age: None,

@@ -139,6 +139,23 @@ async fn other_paths_are_not_found_and_other_methods_not_allowed() {
 }
 
 #[tokio::test]
+async fn a_reload_and_a_confirmation_are_posted_and_their_answers_are_for_people() {
+    let fake = Fake::start().await;
+    let (code, json) = get(&fake, "POST /v1/reload?confirm=60").await;
+    assert_eq!((code, json), (200, json!({ "changed": ["peer laptop: removed"], "confirm_within_s": 60 })));
+    let (code, json) = get(&fake, "POST /v1/reload").await;
+    assert_eq!((code, &json["confirm_within_s"]), (200, &Value::Null));
+    assert_eq!(get(&fake, "POST /v1/confirm").await, (409, json!({ "error": "nothing waits" })));
+    for query in ["?", "?confirm", "?confirm=0", "?confirm=86401", "?confirm=1&confirm=2", "?x=1"] {
+        let (code, json) = get(&fake, &format!("POST /v1/reload{query}")).await;
+        assert_eq!((code, json["error"].is_string()), (400, true), "{query}");
+    }
+    for path in ["/v1/reload", "/v1/confirm"] {
+        assert_eq!(get(&fake, &format!("GET {path}")).await.0, 405, "a look must change nothing");
+    }
+}
+
+#[tokio::test]
 async fn garbage_and_endless_heads_are_refused() {
     let fake = Fake::start().await;
     for request in
@@ -174,7 +191,9 @@ async fn a_daemon_that_has_gone_is_service_unavailable() {
     let (requests, gone) = tokio::sync::mpsc::channel(1);
     drop(gone);
     let _server =
-        vpnd::control::ControlServer::serve(NAME, run.path(), requests).await.expect("nobody is there");
+        vpnd::control::ControlServer::serve(NAME, run.path(), vpnd::control::Access::default(), requests)
+            .await
+            .expect("nobody is there");
     let socket = run.path().join("vpnd").join(format!("{NAME}.sock"));
     let mut stream = tokio::net::UnixStream::connect(socket).await.expect("it answers");
     stream.write_all(b"GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("it is read");

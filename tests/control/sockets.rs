@@ -1,15 +1,15 @@
 //! Socket files: whose they are, what is left behind, and who gets the place.
 
 use std::fs;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use vpnd::control::{ControlError, ControlServer, Holder};
+use vpnd::control::{Access, ControlError, ControlServer, Holder};
 
 use super::fake::{Fake, Model, NAME, daemon};
 
 async fn serve(run: &Path, name: &str) -> Result<ControlServer, ControlError> {
-    ControlServer::serve(name, run, daemon(Model::default())).await
+    ControlServer::serve(name, run, Access::default(), daemon(Model::default())).await
 }
 
 async fn failure(run: &Path, name: &str) -> ControlError {
@@ -153,4 +153,43 @@ fn of_many_that_start_at_once_one_gets_the_name() {
             std::os::unix::net::UnixStream::connect(path).expect("the winner answers");
         }
     }
+}
+
+#[tokio::test]
+async fn sockets_are_given_to_whom_the_file_names_and_taken_back_while_they_are_served() {
+    let run = tempfile::tempdir().expect("a run directory");
+    let whose = |server: &ControlServer| {
+        let seen = |path: &std::path::PathBuf| {
+            let found = fs::metadata(path).expect("a socket");
+            (found.uid(), found.gid(), found.mode() & 0o7777)
+        };
+        server.paths().each_ref().map(seen)
+    };
+    let own = fs::metadata("/proc/self").expect("we exist");
+    let (uid, gid) = (own.uid(), own.gid());
+    let group = Access { mode: 0o660, ..Access::default() };
+    let server =
+        ControlServer::serve(NAME, run.path(), group, daemon(Model::default())).await.expect("a free name");
+    assert_eq!(whose(&server), [(uid, gid, 0o660); 2]);
+    server.give(Access::default(), group).expect("our own");
+    assert_eq!(whose(&server), [(uid, gid, 0o600); 2]);
+    if uid != 0 {
+        let other = Access { owner: Some(uid + 1), ..Access::default() };
+        let error =
+            server.give(other, Access::default()).expect_err("only root gives files away").to_string();
+        assert!(error.contains("socket_owner"), "{error}");
+        return;
+    }
+    let other = Access { owner: Some(65_534), group: Some(4711), mode: 0o660 };
+    server.give(other, Access::default()).expect("root gives files away");
+    assert_eq!(whose(&server), [(65_534, 4711, 0o660); 2]);
+    server.give(Access::default(), other).expect("and takes them back");
+    assert_eq!(whose(&server), [(uid, gid, 0o600); 2]);
+    // A file that somebody put in the place of ours is not given to anybody, nor is the other socket.
+    fs::remove_file(&server.paths()[1]).expect("root removes what it likes");
+    fs::write(&server.paths()[1], "precious").expect("a file");
+    let error = server.give(other, Access::default()).expect_err("it is not ours").to_string();
+    assert!(error.contains("another file stands in its place"), "{error}");
+    assert_eq!(whose(&server)[0], (uid, gid, 0o600));
+    assert_eq!((whose(&server)[1].0, whose(&server)[1].1), (uid, gid));
 }

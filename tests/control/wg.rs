@@ -178,7 +178,9 @@ async fn wg_is_told_of_an_input_output_error_when_the_daemon_has_gone() {
     let path = run.socket("wireguard");
     let folder = path.parent().and_then(|wireguard| wireguard.parent()).expect("the run directory");
     let _server =
-        vpnd::control::ControlServer::serve("vpndctl1", folder, requests).await.expect("a free name");
+        vpnd::control::ControlServer::serve("vpndctl1", folder, vpnd::control::Access::default(), requests)
+            .await
+            .expect("a free name");
     for arguments in [&["show", "vpndctl1"][..], &["set", "vpndctl1", "listen-port", "1"]] {
         let output = run.try_wg(arguments).await;
         let error = String::from_utf8_lossy(&output.stderr).into_owned();

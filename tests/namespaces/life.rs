@@ -217,7 +217,6 @@ fn a_device_that_is_taken_away_ends_the_daemon_within_a_second_and_it_says_which
     let bench = Bench::new("robbed");
     let thieves = [
         ("ip link delete vpn0", "deleted"),
-        ("ip link set vpn0 down", "set down"),
         (
             "ip netns add vpnd-robbed-thief; ip link set vpn0 netns vpnd-robbed-thief; ip netns del vpnd-robbed-thief",
             "deleted",

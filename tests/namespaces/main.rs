@@ -8,6 +8,7 @@ mod clock;
 #[path = "../common/mod.rs"]
 mod common;
 mod cryptokey;
+mod drift;
 mod ecn;
 mod fairness;
 mod faults;
@@ -29,6 +30,7 @@ mod padding;
 mod policy;
 mod refusals;
 mod relay;
+mod reload;
 mod restart;
 mod roaming;
 mod secrets;

@@ -96,6 +96,40 @@ fn one_copy_of_the_private_key_is_in_memory_and_none_once_it_was_replaced() {
     await_private(&mut pair.left, &second, [1, 0, 0]);
 }
 
+/// A trial holds what it may have to go back to, and nothing is left of it when it is over.
+#[test]
+fn a_reload_leaves_one_copy_of_the_new_keys_and_none_of_the_old_ones() {
+    if !need_root() {
+        return;
+    }
+    let mut pair = Pair::start("secretload", &Spec { preshared: true, ..Spec::default() });
+    pair.left.ping(pair.right.inner4, 2);
+    let old = pair.left.private.clone();
+    let new = PrivateKey::generate(&mut os_rng());
+    let shared = PresharedKey::generate(&mut os_rng());
+    let path = pair.left.daemon().config().to_owned();
+    let text = fs::read_to_string(&path).expect("its file");
+    let line = text.lines().find(|line| line.starts_with("preshared_key")).expect("it has one");
+    let text = text.replace(&*old.to_base64(), &new.to_base64());
+    fs::write(&path, text.replace(line, &format!("preshared_key = \"{}\"", *shared.to_base64())))
+        .expect("a file");
+    let ask = |node: &Node, path: &str| {
+        let socket = node.daemon().run_dir().join("vpnd/vpn0.sock");
+        let mut stream = UnixStream::connect(socket).expect("it listens");
+        stream.write_all(format!("POST {path} HTTP/1.0\r\n\r\n").as_bytes()).expect("it reads");
+        let mut answer = String::new();
+        std::io::Read::read_to_string(&mut stream, &mut answer).expect("it answers");
+        assert!(answer.starts_with("HTTP/1.0 200"), "{answer}");
+    };
+    ask(&pair.left, "/v1/reload?confirm=60");
+    await_private(&mut pair.left, &old, [1, 0, 0]);
+    ask(&pair.left, "/v1/confirm");
+    await_private(&mut pair.left, &old, [0; 3]);
+    await_private(&mut pair.left, &new, [1, 0, 0]);
+    let (base64, hex) = (shared.to_base64(), shared.to_hex());
+    await_copies(&mut pair.left, (shared.expose(), &base64, &hex), [1, 0, 0]);
+}
+
 #[test]
 fn a_preshared_key_leaves_memory_with_its_peer() {
     if !need_root() {

@@ -15,7 +15,7 @@ use vpnd::{
 
 use crate::{
     common::need_root,
-    world::{DEVICE, Node, sh, wait_until},
+    world::{DEVICE, Node, Pair, Spec, sh, wait_until},
 };
 
 fn key() -> PublicKey {
@@ -282,4 +282,122 @@ fn the_longest_prefix_wins_among_overlapping_ones_and_their_removal_uncovers_the
     expect([Some(2), Some(3), Some(3), Some(3), Some(3), Some(0), Some(0), Some(3)]);
     node.set(&format!("peer {} remove peer {} remove", keys[2], keys[3]));
     expect([None, None, None, None, None, Some(0), Some(0), None]);
+}
+
+/// What is asked, whole: each operation of the protocol's page, and each kind of refusal.
+#[test]
+fn each_operation_of_the_protocol_does_what_its_page_says_and_a_refused_one_nothing() {
+    if !need_root() {
+        return;
+    }
+    let node = Node::alone("protocol", "", "");
+    let [one, two] = [key(), key()];
+    let (first, second) = (format!("public_key={}\n", hex(&one.0)), format!("public_key={}\n", hex(&two.0)));
+    let set = |lines: &str| ask(&node, &format!("set=1\n{lines}"));
+    let peers = |expected: &[&PublicKey]| {
+        let shown: BTreeSet<_> = node.wg(&["show", DEVICE, "peers"]).lines().map(str::to_owned).collect();
+        assert_eq!(shown, expected.iter().map(|key| key.to_string()).collect());
+    };
+    // Only what is there is updated, and what is not there can be removed.
+    for lines in
+        ["update_only=true\nallowed_ip=10.0.0.1/32\n", "remove=true\n", "update_only=true\nremove=true\n"]
+    {
+        assert_eq!(set(&format!("{first}{lines}")), "errno=0");
+        peers(&[]);
+    }
+    assert_eq!(set(&format!("{first}allowed_ip=10.0.0.1/32\nallowed_ip=10.0.0.2/32\n{second}")), "errno=0");
+    peers(&[&one, &two]);
+    let lines = "update_only=true\nreplace_allowed_ips=true\nallowed_ip=10.0.0.3/32\npersistent_keepalive_interval=5\n";
+    assert_eq!(set(&format!("{first}{lines}")), "errno=0");
+    assert_eq!(
+        (node.shown("allowed-ips", &one), node.shown("persistent-keepalive", &one)),
+        ("10.0.0.3/32".into(), "5".into())
+    );
+    assert_eq!(set(&format!("{first}replace_allowed_ips=true\n{second}remove=true\n")), "errno=0");
+    assert_eq!(node.shown("allowed-ips", &one), "(none)");
+    peers(&[&one]);
+    assert_eq!(set(&format!("replace_peers=true\n{second}endpoint=[2001:db8::9]:9\n")), "errno=0");
+    peers(&[&two]);
+    assert_eq!(node.shown("endpoints", &two), "[2001:db8::9]:9");
+
+    // EINVAL, EPROTO, EADDRINUSE; nothing of the request is done, wherever its mistake stands.
+    let taken = node.host.run(|| UdpSocket::bind("0.0.0.0:0")).expect("a port is free");
+    let port = taken.local_addr().expect("bound").port();
+    let conf = node.wg(&["showconf", DEVICE]);
+    let refused = [
+        (format!("{first}allowed_ip=10.0.0.1/33\n"), "errno=-22"),
+        (format!("{first}allowed_ip=10.0.0.1\n"), "errno=-22"),
+        (format!("{first}endpoint=192.0.2.1\n"), "errno=-22"),
+        (format!("{first}persistent_keepalive_interval=65536\n"), "errno=-22"),
+        (format!("{first}remove=false\n"), "errno=-22"),
+        (format!("{first}listen_port=5\n"), "errno=-22"),
+        ("public_key=ab\n".to_owned(), "errno=-22"),
+        ("private_key=xyz\n".to_owned(), "errno=-22"),
+        ("fwmark=-1\n".to_owned(), "errno=-22"),
+        ("colour=blue\n".to_owned(), "errno=-22"),
+        ("no pair\n".to_owned(), "errno=-71"),
+        (format!("{first}protocol_version=2\n"), "errno=-71"),
+        (format!("listen_port={port}\nreplace_peers=true\n{first}"), "errno=-98"),
+    ];
+    for (lines, errno) in refused {
+        assert_eq!(set(&format!("fwmark=7\n{lines}")), errno, "{lines}");
+        assert_eq!(node.wg(&["showconf", DEVICE]), conf, "{lines}");
+    }
+    assert_eq!(ask(&node, "set=2\n"), "errno=-71");
+    assert_eq!(ask(&node, "get=1\nfwmark=1\n"), "errno=-22");
+    assert!(ask(&node, "get=1\n").ends_with("errno=0"));
+}
+
+/// As scripts and panels do it: `wg-quick strip | wg syncconf`, `addconf`, `setconf`, `showconf`; a peer that stays the
+/// same keeps its session.
+#[test]
+fn wg_sets_syncs_and_adds_configurations_on_a_living_tunnel() {
+    if !need_root() {
+        return;
+    }
+    let pair = Pair::start("syncconf", &Spec::default());
+    let (left, right) = (&pair.left, &pair.right);
+    left.ping(right.inner4, 1);
+    let handshake = left.last_handshake(&right.key());
+    let other = key();
+    let quick = |peers: &str| {
+        let text = format!(
+            "[Interface]\nAddress = 10.77.0.1/24\nMTU = 1420\nDNS = 192.0.2.53\nPostUp = true\nListenPort = 51820\n\
+             PrivateKey = {}\n\n[Peer]\nPublicKey = {}\nEndpoint = 192.0.2.2:51820\nAllowedIPs = {}, {}\n{peers}",
+            *left.private.to_base64(),
+            right.key(),
+            right.inner4,
+            right.inner6,
+        );
+        let path = left.write("wgq0.conf", &text);
+        sh(&left.host, &format!("chmod 600 {path}; wg-quick strip {path}"))
+    };
+    let stripped = |peers: &str| left.write("stripped.conf", &quick(peers));
+    left.wg(&[
+        "syncconf",
+        DEVICE,
+        &stripped(&format!("[Peer]\nPublicKey = {other}\nAllowedIPs = 10.6.0.0/16\n")),
+    ]);
+    assert_eq!(left.shown("allowed-ips", &other), "10.6.0.0/16");
+    left.wg(&["syncconf", DEVICE, &stripped("")]);
+    assert!(!left.wg(&["show", DEVICE, "peers"]).contains(&other.to_string()));
+    assert_eq!(left.last_handshake(&right.key()), handshake, "syncconf leaves who stays alone");
+    left.wg(&["addconf", DEVICE, &left.write("more.conf", &format!("[Peer]\nPublicKey = {other}\n"))]);
+    let conf = left.wg(&["showconf", DEVICE]);
+    assert!(conf.contains(&other.to_string()) && conf.contains(&right.key().to_string()), "{conf}");
+    left.ping(right.inner4, 1);
+    assert_eq!(left.last_handshake(&right.key()), handshake);
+
+    left.wg(&["setconf", DEVICE, &left.write("shown.conf", &conf)]);
+    let sorted = |conf: &str| {
+        let mut blocks: Vec<_> = conf.split("\n\n").map(|block| block.trim().to_owned()).collect();
+        blocks.sort();
+        blocks
+    };
+    assert_eq!(sorted(&left.wg(&["showconf", DEVICE])), sorted(&conf));
+    assert!(wait_until(Duration::from_secs(5), || left.reaches(right.inner4)), "{}", left.log());
+    assert!(
+        left.status()["operation"]["differs"].as_array().is_some_and(|lines| lines.len() == 1),
+        "the other peer"
+    );
 }

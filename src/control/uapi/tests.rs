@@ -286,6 +286,7 @@ fn status(private_key: Option<PrivateKey>, port: u16, mark: u32, peers: Vec<Peer
         mtu: 1420,
         tunnel: Status { private_key, public_key: None, peers, refusals: Vec::new(), under_load: false },
         now: Duration::ZERO,
+        operation: crate::control::Operation::default(),
         boot: Time(0),
     }
 }
@@ -297,6 +298,7 @@ fn peer_status(public_key: PublicKey) -> PeerStatus {
         label: String::new(),
         preshared_key: None,
         endpoint: None,
+        set_endpoint: None,
         local: None,
         last_handshake: None,
         session_age: None,

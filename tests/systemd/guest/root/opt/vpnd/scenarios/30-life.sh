@@ -1,11 +1,28 @@
 # Signals, crashes, mistakes, and the end.
 
-scenario_a_reload_reaches_the_process_and_ends_nothing() {
+scenario_a_hangup_is_named_in_the_journal_and_ends_nothing() {
   local pid
   pid=$(property vpnd@vpn0 MainPID)
-  systemctl reload vpnd@vpn0
+  systemctl kill -s HUP vpnd@vpn0
   until_true 10 said vpnd@vpn0 'SIGHUP'
-  until_true 10 restarted vpnd@vpn0 0
+  pings left 10.77.0.2
+  equal "$(property vpnd@vpn0 MainPID)" "$pid" "the process"
+}
+
+scenario_systemctl_reload_applies_the_file_and_fails_on_a_bad_one() {
+  local pid
+  pid=$(property vpnd@vpn0 MainPID)
+  cp -p /etc/vpnd/vpn0.toml /etc/vpnd/vpn0.kept
+  sed -i '/^\[interface\]/a mtu = 1300' /etc/vpnd/vpn0.toml
+  systemctl reload vpnd@vpn0
+  said vpnd@vpn0 'mtu 1420 → 1300'
+  echo 'colour = "blue"' >>/etc/vpnd/vpn0.toml
+  refused systemctl reload vpnd@vpn0
+  said vpnd@vpn0 'the unknown key "colour"'
+  said vpnd@vpn0 'nothing was changed'
+  cp -p /etc/vpnd/vpn0.kept /etc/vpnd/vpn0.toml
+  rm /etc/vpnd/vpn0.kept
+  systemctl reload vpnd@vpn0
   pings left 10.77.0.2
   equal "$(property vpnd@vpn0 MainPID)" "$pid" "the process"
 }
