@@ -8,6 +8,8 @@ export VPND_PEERS := $(PEERS)
 APT_DEMO := gcc libc6-dev nftables
 APT_TEST := $(APT_DEMO) wireguard-tools wireguard-go iperf3 iproute2 iptables iputils-ping tcpdump strace systemd
 APT_SYSTEMD := gcc libc6-dev qemu-system-x86 mmdebstrap debian-archive-keyring e2fsprogs
+APT_DEB := gcc libc6-dev binutils dpkg-dev
+APT_TEST_DEB := $(APT_DEB) lintian mmdebstrap debian-archive-keyring man-db bash zsh fish
 APT_BENCH := gcc libc6-dev iperf3 iputils-ping
 # Programs to compare with; the bench measures those that it finds.
 APT_BENCH_PEERS := wireguard-go wireguard-tools nebula openvpn openssl
@@ -15,8 +17,8 @@ APT_BENCH_PEERS := wireguard-go wireguard-tools nebula openvpn openssl
 PEER_PROFILE := CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off \
 	CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_DEBUG=false
 
-.PHONY: help demo test lint walls unit namespaces deny portable matrix long fuzz test-systemd install install-files \
-	uninstall tools-demo tools-test peers bench bench-peers bench-micro tools-bench
+.PHONY: help demo test lint walls unit namespaces deny portable matrix long fuzz test-systemd deb test-deb \
+	test-reproducible install install-files uninstall tools-demo tools-test tools-deb peers bench bench-peers bench-micro tools-bench
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -87,6 +89,32 @@ test-systemd: ## The unit under a real systemd, with the kernel's own WireGuard 
 	cargo build --locked --bin vpnd
 	tests/systemd/run target/debug/vpnd
 
+# The same sources make the same bytes, wherever they lie and whoever builds them: no path of this machine and no moment
+# but that of the changelog gets into the package.
+PACKAGE := target/package
+CARGO_FOLDER = $(or $(CARGO_HOME),$(HOME)/.cargo)
+AS_ELSEWHERE = SOURCE_DATE_EPOCH=$$(date -d "$$(sed -n 's/^ -- .*>  //p' packaging/changelog | head -n 1)" +%s) \
+	RUSTFLAGS="--remap-path-prefix=$(CURDIR)=/vpnd --remap-path-prefix=$(CARGO_FOLDER)=/cargo" \
+	CFLAGS="-ffile-prefix-map=$(CURDIR)=/vpnd -ffile-prefix-map=$(CARGO_FOLDER)=/cargo" LC_ALL=C TZ=UTC
+DEB_REVISION ?= 1
+# Not target/debian, which cargo-deb empties.
+DEB_FOLDER ?= target/deb
+deb: tools-deb ## The Debian package, in target/deb
+	$(AS_ELSEWHERE) cargo build --release --locked --bin vpnd
+	@mkdir -p $(DEB_FOLDER)
+	@rm -rf $(PACKAGE) && mkdir -p $(PACKAGE)/man
+	target/release/vpnd man $(PACKAGE)/man
+	for shell in bash zsh fish; do target/release/vpnd completions $$shell >$(PACKAGE)/vpnd.$$shell; done
+	$(AS_ELSEWHERE) $(PEERS)/bin/cargo-deb --no-build --locked --quiet --deb-revision $(DEB_REVISION) --output $(DEB_FOLDER)/
+
+test-deb: deb ## Installs, upgrades, removes and purges the package in a Debian of its own; lintian; as root, some minutes
+	@tests/setup/packages $(APT_TEST_DEB)
+	$(MAKE) --no-print-directory deb DEB_REVISION=2 DEB_FOLDER=target/package-test
+	tests/package/run target/deb target/package-test
+
+test-reproducible: deb ## Builds the package once more in another folder, and compares the bytes; another release build
+	tests/package/again "$$(echo target/deb/vpnd_*-$(DEB_REVISION)_*.deb)"
+
 install: ## Binary, unit and sample files, below DESTDIR and PREFIX
 	cargo build --release --locked
 	@$(MAKE) --no-print-directory install-files
@@ -111,6 +139,10 @@ tools-bench:
 
 tools-test: peers
 	@tests/setup/packages $(APT_TEST)
+
+tools-deb:
+	@tests/setup/packages $(APT_DEB)
+	@$(PEER_PROFILE) tests/setup/crates $(PEERS) cargo-deb@3.8.0
 
 peers:
 	@tests/setup/packages gcc libc6-dev

@@ -1,9 +1,12 @@
 //! `check`: reads configurations as the daemon would, and says all that is wrong.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use super::disk::{self, ReadError};
-use crate::config::Config;
+use crate::{
+    config::{Config, date},
+    sys::clock,
+};
 
 /// Exit code for a wrong configuration (sysexits: EX_CONFIG).
 pub const EX_CONFIG: u8 = 78;
@@ -43,7 +46,22 @@ fn summary(config: &Config) -> String {
     let prefixes = config.peers.iter().map(|peer| peer.allowed_ips.len()).sum();
     let (peers, prefixes) =
         (count(config.peers.len(), "peer", "peers"), count(prefixes, "prefix", "prefixes"));
-    format!("interface {}, {peers}, {prefixes}", config.interface.name)
+    let expired = expired(config, clock::wall());
+    format!("interface {}, {peers}, {prefixes}{expired}", config.interface.name)
+}
+
+/// Peers whose time is over: nothing is wrong with the file, and yet they are not let in.
+fn expired(config: &Config, now: Duration) -> String {
+    const SHOWN: usize = 8;
+    let over =
+        config.peers.iter().filter_map(|peer| Some((peer, peer.expires?))).filter(|(_, at)| *at <= now);
+    let told: Vec<String> =
+        over.map(|(peer, at)| format!("{} expired on {}", peer.label(), date::shown(at))).collect();
+    match told.len() {
+        0 => String::new(),
+        n if n > SHOWN => format!("; {}, and {} more", told[..SHOWN].join(", "), n - SHOWN),
+        _ => format!("; {}", told.join(", ")),
+    }
 }
 
 fn count(number: usize, one: &str, many: &str) -> String {
@@ -73,6 +91,26 @@ mod tests {
         assert_eq!(code(&[&good, &absent]), expected(1));
         assert_eq!(code(&[&absent, &wrong, &good]), expected(78));
         assert_eq!(summary(&disk::read_config(&good).unwrap()), "interface vpn0, 0 peers, 0 prefixes");
+    }
+
+    #[test]
+    fn a_peer_whose_time_is_over_is_named_and_no_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("peer.toml");
+        disk::write_secret(&folder.path().join("key"), "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=", false)
+            .unwrap();
+        let peer = |name: &str, key: char, expires: &str| {
+            format!(
+                "[[peer]]\nname = \"{name}\"\npublic_key = \"{key}AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\"\nexpires = {expires}\n"
+            )
+        };
+        let peers = peer("guest", 'B', "2020-01-01") + &peer("laptop", 'C', "9999-01-01T12:30:00+01:00");
+        fs::write(&path, format!("[interface]\nprivate_key_file = \"key\"\n{peers}")).unwrap();
+        assert_eq!(code(&[&path]), format!("{:?}", ExitCode::SUCCESS));
+        let config = disk::read_config(&path).unwrap();
+        let told = summary(&config);
+        assert!(told.ends_with("0 prefixes; guest expired on 2020-01-01 00:00 UTC"), "{told}");
+        assert_eq!(expired(&config, Duration::ZERO), "");
     }
 
     #[test]

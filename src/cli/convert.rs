@@ -52,7 +52,7 @@ fn hand_out(command: &str, args: &Convert, converted: &Converted) -> ExitCode {
             Err(error) => return fail(command, &error.to_string(), ExitCode::FAILURE),
         },
         None => {
-            keys::warn_of_readers(command, io::stdout());
+            keys::warn_of_readers(command, io::stdout(), "use --output, or ");
             disk::print(command, &converted.text)
         }
     };

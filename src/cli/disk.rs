@@ -3,7 +3,7 @@
 
 use std::{
     env, fmt,
-    fs::{self, File, OpenOptions},
+    fs::{self, File, Metadata, OpenOptions},
     io::{self, Read, Write},
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
@@ -66,23 +66,36 @@ pub struct FileError {
 /// file's own folder, `credential:NAME` is a credential of the service manager. A file that holds secrets
 /// itself must be its owner's alone.
 pub fn read_config(path: &Path) -> Result<Config, ReadError> {
-    let (text, mode) = read(path, CONFIG_MAX).map_err(|source| {
-        let remedy = match source.kind() {
-            io::ErrorKind::NotFound => {
-                "write one, for which the annotated config/peer.toml is a start, or name another with --config"
-            }
-            io::ErrorKind::PermissionDenied => "run vpnd as the file's owner, or as root",
-            _ => "name a configuration in TOML",
-        };
-        ReadError::Unreadable(FileError {
-            attempted: "cannot read",
-            path: path.to_owned(),
-            source,
-            remedy: remedy.to_owned(),
-        })
-    })?;
+    read_whole(path).map(|(config, ..)| config)
+}
+
+/// The same, with its text and what is known of the file.
+pub(super) fn read_whole(path: &Path) -> Result<(Config, Zeroizing<String>, Metadata), ReadError> {
+    let (text, metadata) = read(path, CONFIG_MAX).map_err(|source| unreadable(path, source))?;
+    let config = check(path, &text, mode(&metadata))?;
+    Ok((config, text, metadata))
+}
+
+/// Checks a text as the configuration `path` with these permission bits.
+pub(super) fn check(path: &Path, text: &str, mode: u32) -> Result<Config, ReadError> {
     let folder = path.parent().unwrap_or(Path::new(""));
-    config::parse_with_mode(&text, path, mode, &|key| read_key(folder, key)).map_err(ReadError::Refused)
+    config::parse_with_mode(text, path, mode, &|key| read_key(folder, key)).map_err(ReadError::Refused)
+}
+
+pub(super) fn unreadable(path: &Path, source: io::Error) -> ReadError {
+    let remedy = match source.kind() {
+        io::ErrorKind::NotFound => {
+            "write one, for which the annotated config/peer.toml is a start, or name another with --config"
+        }
+        io::ErrorKind::PermissionDenied => "run vpnd as the file's owner, or as root",
+        _ => "name a configuration in TOML",
+    };
+    ReadError::Unreadable(FileError {
+        attempted: "cannot read",
+        path: path.to_owned(),
+        source,
+        remedy: remedy.to_owned(),
+    })
 }
 
 /// A text file that may hold secrets.
@@ -128,8 +141,8 @@ fn read_key(folder: &Path, path: &Path) -> io::Result<KeyFile> {
         // the service's alone.
         return Ok(KeyFile { text, mode: 0o400 });
     }
-    let (text, mode) = read(&folder.join(path), KEY_MAX)?;
-    Ok(KeyFile { text, mode })
+    let (text, metadata) = read(&folder.join(path), KEY_MAX)?;
+    Ok(KeyFile { text, mode: mode(&metadata) })
 }
 
 /// See systemd.exec(5), LoadCredential=.
@@ -143,8 +156,12 @@ fn credential(name: &str) -> io::Result<PathBuf> {
     }
 }
 
-/// Text of at most `limit` bytes and permission bits of one and the same open file.
-fn read(path: &Path, limit: u64) -> io::Result<(Zeroizing<String>, u32)> {
+fn mode(metadata: &Metadata) -> u32 {
+    metadata.mode() & 0o7777
+}
+
+/// Text of at most `limit` bytes, and what is known of one and the same open file.
+fn read(path: &Path, limit: u64) -> io::Result<(Zeroizing<String>, Metadata)> {
     let file = File::open(path)?;
     let metadata = file.metadata()?;
     // Room for all of it: growing would leave copies of a key behind.
@@ -155,7 +172,7 @@ fn read(path: &Path, limit: u64) -> io::Result<(Zeroizing<String>, u32)> {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("more than {limit} bytes")));
     }
     match String::from_utf8(std::mem::take(&mut *bytes)) {
-        Ok(text) => Ok((Zeroizing::new(text), metadata.mode() & 0o7777)),
+        Ok(text) => Ok((Zeroizing::new(text), metadata)),
         Err(error) => {
             drop(Zeroizing::new(error.into_bytes()));
             Err(io::Error::new(io::ErrorKind::InvalidData, "not text in UTF-8"))

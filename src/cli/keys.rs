@@ -78,7 +78,7 @@ fn hand_out(command: &str, key: &[u8; 32], args: &NewKey, note: &str) -> ExitCod
     STANDARD.encode_string(key, &mut line);
     line.push('\n');
     let Some(path) = &args.output else {
-        warn_of_readers(command, io::stdout());
+        warn_of_readers(command, io::stdout(), "use --output, or ");
         return disk::print(command, &line);
     };
     match disk::write_secret(path, &line, args.force) {
@@ -99,12 +99,13 @@ fn standard_input() -> io::Result<Zeroizing<String>> {
     Ok(text)
 }
 
-/// Says, as `wg genkey` does, that a secret goes into a file that everybody can read.
-pub(super) fn warn_of_readers(command: &str, output: impl AsFd) {
+/// Says, as `wg genkey` does, that a secret goes into a file that everybody can read. `remedy`: what would do beside
+/// a mask.
+pub(super) fn warn_of_readers(command: &str, output: impl AsFd, remedy: &str) {
     if others_can_read(output).unwrap_or(false) {
         eprintln!(
             "vpnd {command}: warning: a secret is written to a file that others can read; \
-             use --output, or set `umask 077` first"
+             {remedy}set `umask 077` first"
         );
     }
 }

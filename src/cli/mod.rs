@@ -6,7 +6,10 @@ pub mod convert; // import, export
 pub mod disk; // configurations and secrets as files
 pub mod keys; // genkey, genpsk, pubkey
 pub mod lab; // lab
+pub mod pages; // completions, and man pages
+pub mod people; // add-peer, remove-peer, rename-peer, qr
 pub mod reload; // reload, confirm
+mod rewrite; // a configuration that is altered
 pub mod status; // status
 
 use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
@@ -63,6 +66,10 @@ enum Command {
     Pubkey(keys::Pubkey),
     /// Make a preshared key.
     Genpsk(keys::NewKey),
+    AddPeer(people::AddPeer),
+    RemovePeer(people::RemovePeer),
+    RenamePeer(people::RenamePeer),
+    Qr(people::Qr),
     /// Turn a wg-quick file into vpnd's form.
     Import(convert::Convert),
     /// Turn vpnd's form into a wg-quick file.
@@ -75,6 +82,11 @@ enum Command {
     Confirm(reload::Confirm),
     /// Two hosts in network namespaces, a tunnel between them, and the way that a packet takes.
     Lab(lab::Args),
+    /// Print what completes vpnd's commands in a shell.
+    Completions(pages::Completions),
+    /// Write a man page for each command into a folder.
+    #[command(hide = true)]
+    Man(pages::Man),
 }
 
 /// Parses the command line and runs the command.
@@ -91,7 +103,13 @@ pub fn main() -> ExitCode {
         Some(Command::Status(args)) => in_runtime(status::run(args)),
         Some(Command::Reload(args)) => in_runtime(reload::reload(args)),
         Some(Command::Confirm(args)) => in_runtime(reload::confirm(args)),
+        Some(Command::AddPeer(args)) => people::add_peer(&args),
+        Some(Command::RemovePeer(args)) => people::remove_peer(&args),
+        Some(Command::RenamePeer(args)) => people::rename_peer(&args),
+        Some(Command::Qr(args)) => people::qr(&args),
         Some(Command::Lab(args)) => lab::run(args),
+        Some(Command::Completions(args)) => pages::completions(&args),
+        Some(Command::Man(args)) => pages::man(&args),
     }
 }
 

@@ -10,6 +10,7 @@ use hyper::{body::Bytes, client::conn::http1, header::HOST};
 use hyper_util::rt::TokioIo;
 use tokio::{net::UnixStream, time::timeout};
 
+use crate::config::date;
 use crate::control::Operation;
 use crate::control::schema::{PeerReport, RefusalReport, StatusReport};
 use crate::forward::Refusal;
@@ -203,6 +204,10 @@ fn operation(page: &mut String, operation: &Operation, paint: Paint) {
         );
         put(page, format_args!("  {}", paint.bad(text)));
     }
+    if let Some(why) = &operation.not_in_force {
+        let text = format!("the file, as it was reloaded last, is not in force: {}", printable(why));
+        put(page, format_args!("  {}", paint.bad(text)));
+    }
     if operation.link_down {
         put(
             page,
@@ -262,6 +267,9 @@ fn peer(page: &mut String, peer: &PeerReport, now: f64, paint: Paint) {
     let (received, sent) = (bytes(peer.rx_bytes), bytes(peer.tx_bytes));
     put(page, format_args!("  transfer      {received} received, {sent} sent"));
     put(page, format_args!("  allowed IPs   {}", prefixes(&peer.allowed_ips)));
+    if let Some(moment) = peer.expires.filter(|_| !peer.expired) {
+        put(page, format_args!("  expires       {}", moment_shown(moment)));
+    }
     if peer.persistent_keepalive != 0 {
         let every = count(peer.persistent_keepalive.into(), "second");
         put(page, format_args!("  keepalive     every {every}"));
@@ -274,6 +282,10 @@ fn put(page: &mut String, line: std::fmt::Arguments<'_>) {
 
 /// One word for how it stands, then why one may say so; where something can be done, what.
 fn state(peer: &PeerReport, now: f64, paint: Paint) -> String {
+    if let Some(moment) = peer.expires.filter(|_| peer.expired) {
+        let ago = ago(now - moment);
+        return format!("{} on {} ({ago}): not let in", paint.bad("expired"), moment_shown(moment));
+    }
     let handshake = peer.last_handshake.map(|at| format!("last handshake {}", ago(now - at)));
     let heard = peer.last_received_s.map(|seconds| format!(", last heard {}", ago(seconds)));
     let heard = heard.unwrap_or_default();
@@ -313,6 +325,10 @@ fn state(peer: &PeerReport, now: f64, paint: Paint) -> String {
         write!(state, "\n{pad}and do the firewalls on the way let UDP through?").expect("a string takes it");
     }
     state
+}
+
+fn moment_shown(unix_seconds: f64) -> String {
+    date::shown(Duration::try_from_secs_f64(unix_seconds).unwrap_or_default())
 }
 
 /// The first few: a peer may have 100,000.
@@ -382,6 +398,8 @@ mod tests {
             tx_packets: 1,
             allowed_ips: (0..10).map(|n| format!("10.0.{n}.0/24")).collect(),
             persistent_keepalive: 25,
+            expires: None,
+            expired: false,
             staged: 0,
             attempts: 0,
             untaken: 0,
@@ -428,6 +446,37 @@ mod tests {
                     text: "something came once.".to_owned(),
                 },
             ],
+        }
+    }
+
+    #[test]
+    fn what_operators_and_other_programs_did_is_said_in_words_and_nothing_where_nothing_was() {
+        let nothing = page(&report(), Paint(false), false);
+        for word in ["differs", "trial", "put back", "set down", "in force", "again and again"] {
+            assert!(!nothing.contains(word), "{word}: {nothing}");
+        }
+        let operation = Operation {
+            differs: vec!["mtu 1420 → 1300".to_owned(), "peer a\u{1b}: added".to_owned()],
+            confirm_within_s: Some(1),
+            not_in_force: Some("peer.toml:3: found nothing".to_owned()),
+            link_down: true,
+            put_back: 2,
+            put_back_last: Some("add route 10.0.0.0/8 dev vpn0 table main".to_owned()),
+            contested: true,
+            ..Operation::default()
+        };
+        let text = page(&StatusReport { operation, ..report() }, Paint(false), false);
+        for line in [
+            "  on trial: taken back in 1 second, unless `vpnd confirm` follows",
+            "  the file, as it was reloaded last, is not in force: peer.toml:3: found nothing",
+            "  the device was set down from outside: it carries nothing",
+            "  another program removes or replaces addresses, routes or rules of ours again and again",
+            "  put back      2 things, last: add route 10.0.0.0/8 dev vpn0 table main",
+            "  differs from the file, as changed by hand (`vpnd reload` goes back to it):",
+            "    mtu 1420 → 1300",
+            "    peer a\u{fffd}: added",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }
     }
 

@@ -47,7 +47,8 @@ fn interface() -> impl Strategy<Value = (usize, Interface)> {
         |(own, name, (listen_port, mtu, fwmark), address, table)| {
             let address = address.into_iter().map(|net| net.parse().unwrap()).collect();
             let private_key = PrivateKey::new([1; 32]);
-            let (offload, workers, nice, sockets) = (true, None, None, SocketAccess::default());
+            let (offload, workers, nice) = (true, None, None);
+            let (clients, sockets) = (Clients::default(), SocketAccess::default());
             let interface = Interface {
                 name,
                 private_key,
@@ -59,6 +60,7 @@ fn interface() -> impl Strategy<Value = (usize, Interface)> {
                 offload,
                 workers,
                 nice,
+                clients,
                 sockets,
             };
             (own, interface)
@@ -72,14 +74,17 @@ fn peer() -> impl Strategy<Value = Peer> {
         (1u16..).prop_map(|port| EndpointName::Address(format!("[2001:db8::1]:{port}").parse().unwrap())),
         ("[a-z]{1,9}(\\.[a-z]{2,4}){0,2}", 1u16..).prop_map(|(host, port)| EndpointName::Name { host, port }),
     ];
-    (option::of(1u8..4), option::of(endpoint), any::<u16>()).prop_map(|(preshared, endpoint, keepalive)| {
-        Peer {
+    let expires = option::of((0u64..4_000_000_000).prop_map(Duration::from_secs));
+    let numbers = (any::<u16>(), expires);
+    (option::of(1u8..4), option::of(endpoint), numbers).prop_map(
+        |(preshared, endpoint, (keepalive, expires))| Peer {
             name: None,
             public_key: PublicKey([0; 32]),
             preshared_key: preshared.map(|byte| PresharedKey::new([byte; 32])),
             endpoint,
             allowed_ips: Vec::new(),
             persistent_keepalive: keepalive,
-        }
-    })
+            expires,
+        },
+    )
 }

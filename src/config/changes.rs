@@ -1,14 +1,14 @@
 //! A file as changes of a tunnel: of a fresh one, or of one that runs; and what the difference is, in words.
 
 use std::collections::{HashMap, HashSet};
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use ipnet::IpNet;
 
-use super::{Config, EndpointName, Interface, Peer, words};
+use super::{Config, EndpointName, Interface, Peer, date, words};
 use crate::{
     noise::{PresharedKey, PrivateKey, PublicKey},
-    tunnel::{AllowedIpOp, Change, PeerChange, PeerStatus, Status},
+    tunnel::{AllowedIpOp, Change, Expires, PeerChange, PeerStatus, Status},
 };
 
 impl Config {
@@ -101,6 +101,7 @@ struct Altered<'a> {
     preshared: bool,
     endpoint: bool,
     keepalive: bool,
+    expires: bool,
     removed: Vec<IpNet>,
     added: Vec<IpNet>,
 }
@@ -184,9 +185,9 @@ impl<'a> Difference<'a> {
         }
         let (gone, new) = if applied { ("removed", "added") } else { ("added", "removed") };
         lines.extend(self.removed.iter().map(|peer| format!("peer {}: {gone}", peer.label)));
-        lines.extend(self.added.iter().map(|peer| format!("peer {}: {new}", label(peer))));
+        lines.extend(self.added.iter().map(|peer| format!("peer {}: {new}", peer.label())));
         for altered in &self.altered {
-            let name = if applied { label(altered.to) } else { altered.now.label.clone() };
+            let name = if applied { altered.to.label() } else { altered.now.label.clone() };
             lines.extend(altered.words(applied).into_iter().map(|what| format!("peer {name}: {what}")));
         }
         lines
@@ -199,10 +200,11 @@ impl<'a> Altered<'a> {
         let endpoint_now = followed.get(&now.public_key).cloned().or_else(set);
         let (removed, added) = prefixes(&now.allowed_ips, &to.allowed_ips);
         Self {
-            name: now.label != label(to),
+            name: now.label != to.label(),
             preshared: now.preshared_key.as_ref().map(form) != to.preshared_key,
             endpoint: endpoint_now.as_ref().map(canonical) != to.endpoint.as_ref().map(canonical),
             keepalive: now.persistent_keepalive != to.persistent_keepalive,
+            expires: now.expires != to.expires,
             endpoint_now,
             removed,
             added,
@@ -216,6 +218,7 @@ impl<'a> Altered<'a> {
             || self.preshared
             || self.endpoint
             || self.keepalive
+            || self.expires
             || !(self.removed.is_empty() && self.added.is_empty())
     }
 
@@ -234,6 +237,7 @@ impl<'a> Altered<'a> {
             endpoint: literal(self.to).filter(|_| self.endpoint),
             forget_endpoint: self.endpoint && self.to.endpoint.is_none(),
             persistent_keepalive: self.keepalive.then_some(self.to.persistent_keepalive),
+            expires: self.expires.then(|| self.to.expires.map_or(Expires::Never, Expires::At)),
             allowed_ips: self.added.iter().copied().map(AllowedIpOp::Add).collect(),
             ..self.change()
         };
@@ -242,6 +246,7 @@ impl<'a> Altered<'a> {
             || change.endpoint.is_some()
             || change.forget_endpoint
             || self.keepalive
+            || self.expires
             || !change.allowed_ips.is_empty();
         alters.then_some(change)
     }
@@ -254,7 +259,7 @@ impl<'a> Altered<'a> {
         let way = |now: String, to: String| words::from_to(now, to, applied);
         let mut words = Vec::new();
         if self.name {
-            let former = if applied { self.now.label.clone() } else { label(self.to) };
+            let former = if applied { self.now.label.clone() } else { self.to.label() };
             words.push(format!("was called {former}"));
         }
         if self.preshared {
@@ -280,6 +285,10 @@ impl<'a> Altered<'a> {
             let (now, to) = (self.now.persistent_keepalive, self.to.persistent_keepalive);
             words.push(format!("persistent_keepalive {}", way(text(now), text(to))));
         }
+        if self.expires {
+            let text = |moment: Option<Duration>| moment.map_or("never".to_owned(), date::shown);
+            words.push(format!("expires {}", way(text(self.now.expires), text(self.to.expires))));
+        }
         if !(self.removed.is_empty() && self.added.is_empty()) {
             let (plus, minus) =
                 if applied { (&self.added, &self.removed) } else { (&self.removed, &self.added) };
@@ -299,11 +308,6 @@ impl fmt::Display for EndpointName {
     }
 }
 
-/// What people call it.
-fn label(peer: &Peer) -> String {
-    peer.name.clone().unwrap_or_else(|| peer.public_key.short())
-}
-
 /// The tunnel knows an IPv4 address by no other form.
 fn canonical(endpoint: &EndpointName) -> EndpointName {
     match endpoint {
@@ -321,6 +325,7 @@ fn whole(peer: &Peer) -> PeerChange {
         preshared_key: peer.preshared_key.clone(),
         endpoint: literal(peer),
         persistent_keepalive: (peer.persistent_keepalive != 0).then_some(peer.persistent_keepalive),
+        expires: peer.expires.map(Expires::At),
         replace_allowed_ips: true,
         allowed_ips: peer.allowed_ips.iter().copied().map(AllowedIpOp::Add).collect(),
         ..PeerChange::new(peer.public_key)

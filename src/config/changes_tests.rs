@@ -20,7 +20,8 @@ struct World {
 }
 
 /// All that can be seen of a peer, by its key.
-type Seen = (PublicKey, String, Option<[u8; 32]>, Option<String>, Option<String>, u16, Vec<IpNet>);
+type Seen =
+    (PublicKey, String, Option<[u8; 32]>, Option<String>, Option<String>, u16, Vec<IpNet>, Option<Duration>);
 
 impl World {
     fn fresh(config: &Config) -> Self {
@@ -70,8 +71,8 @@ impl World {
                 let by_name = self.followed.contains_key(&peer.public_key);
                 let (endpoint, set) = if by_name { (None, None) } else { (endpoint, set) };
                 let preshared = peer.preshared_key.map(|key| *key.expose());
-                let PeerStatus { public_key, label, persistent_keepalive, allowed_ips, .. } = peer;
-                (public_key, label, preshared, endpoint, set, persistent_keepalive, allowed_ips)
+                let PeerStatus { public_key, label, persistent_keepalive, allowed_ips, expires, .. } = peer;
+                (public_key, label, preshared, endpoint, set, persistent_keepalive, allowed_ips, expires)
             })
             .collect();
         peers.sort();
@@ -180,6 +181,7 @@ fn peer(key: u8, name: &str, prefixes: &[&str]) -> Peer {
         endpoint: None,
         allowed_ips: prefixes.iter().map(|prefix| prefix.parse().unwrap()).collect(),
         persistent_keepalive: 0,
+        expires: None,
     }
 }
 

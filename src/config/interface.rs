@@ -5,7 +5,7 @@ use std::{collections::HashSet, net::IpAddr, num::NonZeroUsize};
 use ipnet::IpNet;
 
 use super::{
-    Interface, SocketAccess, Table,
+    Clients, Interface, SocketAccess, Table, clients,
     fields::{Fields, Found, describe},
     keys::Secrets,
     report::{Flaw, Report, Subject},
@@ -19,13 +19,13 @@ pub(super) const DEFAULT_MTU: u16 = 1420;
 pub(super) const DEFAULT_NAME: &str = "vpn0";
 
 /// The smallest packet that each IPv4 host takes (RFC 791, section 3.2).
-const MTU_MIN: u16 = 576;
+pub(super) const MTU_MIN: u16 = 576;
 /// The smallest MTU of a link that carries IPv6 (RFC 8200, section 5).
 const MTU_MIN_V6: u16 = 1280;
 /// More data threads than this for a direction only wait for each other.
 const WORKERS_MAX: i64 = 64;
 /// The largest UDP payload over IPv4, less header and tag of a transport message and up to 20 of padding.
-const MTU_MAX: u16 = 65_455;
+pub(super) const MTU_MAX: u16 = 65_455;
 
 /// A table as it was read. The private key is absent only where the report says why.
 pub(super) struct Draft {
@@ -40,6 +40,7 @@ pub(super) struct Draft {
     pub(super) offload: bool,
     pub(super) workers: Option<NonZeroUsize>,
     pub(super) nice: Option<i8>,
+    pub(super) clients: Clients,
     pub(super) sockets: SocketAccess,
 }
 
@@ -57,6 +58,7 @@ impl Draft {
             offload: offload(&mut fields, report),
             workers: workers(&mut fields, report),
             nice: nice(&mut fields, report),
+            clients: clients::read(&mut fields, report),
             sockets: sockets(&mut fields, report),
         };
         let subject = fields.subject.clone();
@@ -91,6 +93,7 @@ impl Draft {
             offload: self.offload,
             workers: self.workers,
             nice: self.nice,
+            clients: self.clients,
             sockets: self.sockets,
         })
     }

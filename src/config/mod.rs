@@ -10,6 +10,7 @@ mod reader;
 mod report;
 mod secrecy;
 
+pub mod date; // dates as moments, and back
 mod fields;
 mod interface;
 mod keys;
@@ -17,21 +18,28 @@ mod peer;
 mod unknown;
 mod values;
 
+mod allot;
 #[cfg(test)]
 mod arbitrary;
 mod census;
 mod changes;
+mod clients;
+pub mod edit; // a file with one peer more, less, or altered
 #[cfg(test)]
 mod tests;
 mod words; // differences
 
-use std::{net::SocketAddr, num::NonZeroUsize, path::Path};
+use std::{net::SocketAddr, num::NonZeroUsize, path::Path, time::Duration};
 
 use ipnet::IpNet;
 
+pub use allot::{AllotError, own_addresses};
 pub use changes::{Baseline, Difference, Followed, Own, Running, followed};
+pub use clients::Clients;
+pub use edit::EditError;
 pub use keys::CREDENTIAL;
 pub use problem::{Problem, Problems};
+pub use unknown::nearest_name;
 
 use crate::noise::{PresharedKey, PrivateKey, PublicKey};
 
@@ -78,6 +86,8 @@ pub struct Interface {
     pub workers: Option<NonZeroUsize>,
     /// Of the data threads, -20 to 19; absent: -10 where the kernel grants it.
     pub nice: Option<i8>,
+    /// For the configurations that `vpnd add-peer` makes for clients.
+    pub clients: Clients,
     /// Who may speak to the control sockets.
     pub sockets: SocketAccess,
 }
@@ -125,6 +135,15 @@ pub struct Peer {
     pub allowed_ips: Vec<IpNet>,
     /// Seconds, 1 to 65535; 0: none.
     pub persistent_keepalive: u16,
+    /// Wall time (since the Unix epoch) from which on it is not let in.
+    pub expires: Option<Duration>,
+}
+
+impl Peer {
+    /// Its name, or the start of its key.
+    pub fn label(&self) -> String {
+        self.name.clone().unwrap_or_else(|| self.public_key.short())
+    }
 }
 
 /// `endpoint = "host:port"`.

@@ -1,11 +1,15 @@
 //! `[[peer]]`.
 
+use std::time::Duration;
+
 use ipnet::IpNet;
+use toml_edit::{Item, Value};
 
 use super::{
     EndpointName, Peer,
     census::Census,
-    fields::{Fields, Found},
+    date,
+    fields::{Fields, Found, describe},
     keys::{self, Secrets},
     report::{Flaw, Report, Subject},
     unknown, values,
@@ -32,6 +36,7 @@ pub(super) fn read(
         endpoint: endpoint(&mut fields, number, census, report),
         allowed_ips: allowed_ips(&mut fields, number, census, report),
         persistent_keepalive: persistent_keepalive(&mut fields, report),
+        expires: expires(&mut fields, report),
     };
     let subject = fields.subject.clone();
     for Found { at, value } in fields.left_over() {
@@ -135,4 +140,27 @@ fn persistent_keepalive(fields: &mut Fields<'_>, report: &mut Report<'_>) -> u16
     let word = |text: &str| (text == "off").then_some(0);
     let seconds = fields.number(report, "persistent_keepalive", 0..=65_535, word, remedy);
     seconds.map_or(0, |seconds| seconds.value as u16) // within the range
+}
+
+fn expires(fields: &mut Fields<'_>, report: &mut Report<'_>) -> Option<Duration> {
+    const KEY: &str = "expires";
+    let Found { at, value } = fields.take(KEY)?;
+    let remedy = "write a date or a time in UTC: expires = 2027-01-01, or 2027-01-01T18:00:00Z";
+    match value {
+        Item::Value(Value::Datetime(moment)) => date::moment(moment.value()).or_else(|| {
+            let found = format!("{}, which names no moment", moment.value());
+            fields.refuse(report, at, KEY, Flaw::new(found, remedy));
+            None
+        }),
+        Item::Value(Value::String(text)) if date::parse(text.value()).is_some() => {
+            let found = format!("the text {:?}", text.value());
+            let remedy = format!("write it without quotes: expires = {}", text.value());
+            fields.refuse(report, at, KEY, Flaw::new(found, remedy));
+            None
+        }
+        other => {
+            fields.refuse(report, at, KEY, Flaw::new(describe(&other), remedy));
+            None
+        }
+    }
 }

@@ -200,7 +200,8 @@ fn an_unknown_key_is_refused_with_the_nearest() {
         &interface("colour = 1"),
         "peer.toml:3: interface.colour: found the unknown key \"colour\"; take it out; the keys here are name, \
          private_key, private_key_file, listen_port, address, mtu, fwmark, table, offload, workers, nice, \
-         socket_owner, socket_group, socket_mode",
+         public_endpoint, client_allowed_ips, client_dns, client_mtu, client_keepalive, client_folder, socket_owner, \
+         socket_group, socket_mode",
     );
 }
 
@@ -217,7 +218,7 @@ fn keys_of_wg_quick_that_vpnd_lacks_say_why() {
         assert!(problems[0].contains("vpnd runs no commands"), "{problems:?}");
     }
     let problems = told(&interface("save_config = true"));
-    assert!(problems[0].ends_with("take it out: vpnd never writes this file"), "{problems:?}");
+    assert!(problems[0].ends_with("take it out: a running vpnd never writes this file"), "{problems:?}");
 }
 
 #[test]
@@ -802,6 +803,29 @@ fn more_peers_than_a_tunnel_takes_are_refused() {
         [
             "peer.toml: peer: found 1048577 peers or more; split them over several interfaces of up to 1048576 each"
         ]
+    );
+}
+
+#[test]
+fn a_peer_expires_at_a_moment_in_utc_and_at_nothing_else() {
+    let moment = |text: &str| read(&peer(&format!("expires = {text}"))).unwrap().peers[0].expires;
+    assert_eq!(moment("2027-01-01"), date::parse("2027-01-01T00:00:00Z"));
+    assert_eq!(moment("2027-01-01T01:00:00+01:00"), moment("2027-01-01 00:00:00"));
+    assert_eq!(read(&peer("")).unwrap().peers[0].expires, None);
+
+    let remedy = "write a date or a time in UTC: expires = 2027-01-01, or 2027-01-01T18:00:00Z";
+    refuses(
+        &peer("expires = 18:00:00"),
+        &format!("peer.toml:5: peer[1].expires: found 18:00:00, which names no moment; {remedy}"),
+    );
+    refuses(
+        &peer("expires = \"soon\""),
+        &format!("peer.toml:5: peer[1].expires: found the text \"soon\"; {remedy}"),
+    );
+    refuses(&peer("expires = 30"), &format!("peer.toml:5: peer[1].expires: found the number 30; {remedy}"));
+    refuses(
+        &peer("expires = \"2027-01-01\""),
+        "peer.toml:5: peer[1].expires: found the text \"2027-01-01\"; write it without quotes: expires = 2027-01-01",
     );
 }
 

@@ -15,6 +15,12 @@ pub(super) const INTERFACE: &[&str] = &[
     "offload",
     "workers",
     "nice",
+    "public_endpoint",
+    "client_allowed_ips",
+    "client_dns",
+    "client_mtu",
+    "client_keepalive",
+    "client_folder",
     "socket_owner",
     "socket_group",
     "socket_mode",
@@ -28,6 +34,7 @@ pub(super) const PEER: &[&str] = &[
     "endpoint",
     "allowed_ips",
     "persistent_keepalive",
+    "expires",
 ];
 /// Tables.
 pub(super) const TABLES: &[&str] = &["interface", "peer"];
@@ -76,6 +83,11 @@ fn plain(name: &str) -> String {
     name.chars().filter(|c| !matches!(c, '_' | '-')).flat_map(char::to_lowercase).collect()
 }
 
+/// The one of these names that a person may have meant.
+pub fn nearest_name<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
+    nearest(&plain(name), known)
+}
+
 fn nearest<'k>(plain_name: &str, known: &[&'k str]) -> Option<&'k str> {
     let scored = known.iter().map(|known| (strsim::jaro_winkler(plain_name, &plain(known)), *known));
     let best = scored.max_by(|a, b| a.0.total_cmp(&b.0))?;
@@ -90,7 +102,7 @@ pub(super) fn of_wg_quick(plain: &str) -> Option<&'static str> {
             "vpnd runs no commands; put them into the service unit (ExecStartPre=, ExecStartPost=, ExecStop=, \
              ExecStopPost=)",
         ),
-        "saveconfig" => Some("vpnd never writes this file"),
+        "saveconfig" => Some("a running vpnd never writes this file"),
         _ => None,
     }
 }

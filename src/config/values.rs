@@ -154,6 +154,17 @@ fn unicast(address: SocketAddr) -> Result<EndpointName, Flaw> {
     Ok(EndpointName::Address(address))
 }
 
+/// What a resolver is told: the address of a server, or a domain to search in.
+pub(super) fn dns(text: &str) -> Result<String, Flaw> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Ok(address.to_string());
+    }
+    match domain_name(text, 53) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(flaw) => Err(Flaw::new(flaw.found, "write the address of a server, or a domain to search in")),
+    }
+}
+
 /// A DNS name (RFC 1123, section 2.1; underscores are let through).
 fn domain_name(host: &str, port: u16) -> Result<EndpointName, Flaw> {
     let labels_are_good = host.strip_suffix('.').unwrap_or(host).split('.').all(|label| {

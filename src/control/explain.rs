@@ -27,6 +27,7 @@ fn happened(what: Refusal, last: Option<&EvidenceReport>) -> String {
         Refusal::NoPrivateKey => "a handshake message came while we had no private key,".to_owned(),
         Refusal::HandshakeForged => "a handshake message that does not decrypt came".to_owned(),
         Refusal::UnknownKey => format!("an initiation from {key} came"),
+        Refusal::PeerExpired => format!("an initiation of {peer}, whose time is over, came"),
         Refusal::TimestampNotNewer => {
             format!("an initiation of {peer} that was not newer than its last came")
         }
@@ -50,6 +51,7 @@ fn happened(what: Refusal, last: Option<&EvidenceReport>) -> String {
         Refusal::NoEndpoint => {
             format!("a packet for {peer} had nowhere to go, as its endpoint is not known,")
         }
+        Refusal::ToExpiredPeer => format!("a packet for {peer}, whose time is over, was dropped"),
         Refusal::RoutingLoop => format!("what was sealed for {peer} came back into the tunnel"),
         Refusal::NestedTooDeep => format!("data sealed four times over went into the tunnel to {peer}"),
         Refusal::OutboundMalformed => "something that is not IP went into the tunnel".to_owned(),
@@ -80,6 +82,9 @@ fn meaning(what: Refusal) -> &'static str {
             "it is forged, or the other side is broken"
         }
         Refusal::UnknownKey => "add it as a peer, or correct the key on one of the two sides",
+        Refusal::PeerExpired | Refusal::ToExpiredPeer => {
+            "`expires` in its [[peer]] has passed; set a later one, or remove the peer"
+        }
         Refusal::TimestampNotNewer => "a replay, or the peer's clock went back and must be set",
         Refusal::InitiationFlood => "two machines use the same key, or somebody replays its messages",
         Refusal::NotAsked => "it came too late, or is forged",

@@ -68,6 +68,9 @@ pub struct Operation {
     pub reloads_refused: u64,
     /// Reloads that were taken back.
     pub reloads_taken_back: u64,
+    /// Why the file, as it was read last, is not what runs: the first line of what was wrong with it, or that nobody
+    /// confirmed it.
+    pub not_in_force: Option<String>,
     /// Was the device set down by hand?
     pub link_down: bool,
     /// Addresses, routes and rules of ours that somebody else removed, and that were put back.

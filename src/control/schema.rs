@@ -73,6 +73,12 @@ pub struct PeerReport {
     pub allowed_ips: Vec<String>,
     /// Seconds, 0: off.
     pub persistent_keepalive: u16,
+    /// Wall time from which on it is not let in, in Unix seconds; null: none.
+    #[serde(default)]
+    pub expires: Option<f64>,
+    /// Is that over?
+    #[serde(default)]
+    pub expired: bool,
     /// Packets that wait for a session.
     pub staged: usize,
     /// Unanswered initiations in a row.
@@ -161,6 +167,8 @@ impl From<&PeerStatus> for PeerReport {
             tx_packets: status.tx_packets,
             allowed_ips: status.allowed_ips.iter().map(IpNet::to_string).collect(),
             persistent_keepalive: status.persistent_keepalive,
+            expires: status.expires.map(|at| at.as_secs_f64()),
+            expired: status.expired,
             staged: status.staged,
             attempts: status.attempts,
             untaken: status.untaken,

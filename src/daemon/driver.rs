@@ -29,7 +29,7 @@ use crate::{
     control::{Access, ControlServer, InterfaceStatus, Operation, Request, SetError},
     host::{Host, Mtus, NetworkChange, Plan},
     plane::{Plane, PlaneSettings, udp::Sent},
-    sys::timer::BootTimer,
+    sys::timer::{BootTimer, WallTimer},
     tunnel::{Change, ChangeError, Event, Transmit, Tunnel},
 };
 use news::News;
@@ -70,6 +70,7 @@ pub(super) struct Driver<'a> {
     signals: Signals,
     wake: Arc<Notify>,
     timer: BootTimer,
+    wall_timer: WallTimer,
     clock: DaemonClock,
     watchdog: Watchdog,
     /// For the next process.
@@ -89,7 +90,7 @@ enum Woken {
     Resolved,
     Network(NetworkChange),
     Reload,
-    Read(Result<Config, String>),
+    Read(Box<Result<Config, String>>),
     TrialOver,
     Drift,
     Failed(DaemonError),
@@ -105,6 +106,7 @@ impl<'a> Driver<'a> {
         signals: Signals,
     ) -> Result<Self, DaemonError> {
         let timer = BootTimer::new().map_err(failed("make a timer on CLOCK_BOOTTIME"))?;
+        let wall_timer = WallTimer::new().map_err(failed("make a timer on CLOCK_REALTIME"))?;
         let Started {
             plan,
             own_table,
@@ -144,6 +146,7 @@ impl<'a> Driver<'a> {
             signals,
             wake,
             timer,
+            wall_timer,
             clock: options.clock(),
             watchdog: Watchdog::new(),
             store,
@@ -178,11 +181,12 @@ impl<'a> Driver<'a> {
                 Some(request) = self.requests.recv() => Woken::Request(request),
                 () = self.resolver.resolved() => Woken::Resolved,
                 change = self.host.network_changed() => Woken::Network(change),
-                read = has_read(&mut self.reading) => Woken::Read(read),
+                read = has_read(&mut self.reading) => Woken::Read(Box::new(read)),
                 () = at(self.trial.as_ref().map(Trial::ends)) => Woken::TrialOver,
                 () = at(self.drift.due()) => Woken::Drift,
                 _ = self.timer.fired() => Woken::Timer,
                 () = self.watchdog.due() => Woken::Watchdog,
+                _ = self.wall_timer.fired() => Woken::Timer,
                 () = self.wake.notified() => Woken::Queue,
             };
             match woken {
@@ -199,7 +203,7 @@ impl<'a> Driver<'a> {
                     info!(signal = "SIGHUP", "reading the file again");
                     self.begin_reload(None, None);
                 }
-                Woken::Read(read) => self.finish_reload(read).await,
+                Woken::Read(read) => self.finish_reload(*read).await,
                 Woken::TrialOver => self.take_back().await,
                 Woken::Drift => self.mend().await,
                 Woken::Watchdog => self.watchdog.look(self.plane.beats()),
@@ -222,7 +226,8 @@ impl<'a> Driver<'a> {
 
     fn arm_timer(&mut self) -> Result<(), DaemonError> {
         let deadline = self.tunnel.deadline().map(|time| time.0);
-        self.timer.arm(deadline).map_err(failed("arm the timer"))
+        self.timer.arm(deadline).map_err(failed("arm the timer"))?;
+        self.wall_timer.arm(self.tunnel.wall_deadline()).map_err(failed("arm the timer of the wall clock"))
     }
 
     /// What waits in the queues, and what is due.
@@ -312,6 +317,9 @@ impl<'a> Driver<'a> {
                 warn!(peer = label, "handshake given up after 90 s without an answer")
             }
             Event::Silent { label, .. } => info!(peer = label, "silent: its last session has expired"),
+            Event::Expired { label, .. } => {
+                warn!(peer = label, "expired: its time (`expires`) is over, and it is not let in any more");
+            }
             Event::PrefixMoved { prefix, from, to } => {
                 warn!(%prefix, from = from.short(), to = to.short(), "allowed IP moved to another peer");
             }

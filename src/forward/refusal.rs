@@ -33,6 +33,8 @@ pub enum Refusal {
     HandshakeForged,
     /// A valid initiation from a key that is not in our file.
     UnknownKey,
+    /// A valid initiation of a peer whose time (`expires`) is over.
+    PeerExpired,
     /// An initiation whose timestamp is not newer than the last one: a replay, or the peer's clock went back.
     TimestampNotNewer,
     /// A second initiation of one peer within 20 ms.
@@ -66,6 +68,8 @@ pub enum Refusal {
     LinkScope,
     /// Outbound: the peer has no endpoint yet.
     NoEndpoint,
+    /// Outbound: the time (`expires`) of the peer is over.
+    ToExpiredPeer,
     /// Outbound: what we sealed for a peer came back, as its endpoint is routed into its own tunnel.
     RoutingLoop,
     /// Outbound: a datagram of tunnels in tunnels, wrapped so often that it must be in a loop between them.
@@ -90,7 +94,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// All of them, in order.
-    pub const ALL: [Refusal; 34] = [
+    pub const ALL: [Refusal; 36] = [
         Refusal::Malformed,
         Refusal::Mac1,
         Refusal::CookieWanted,
@@ -99,6 +103,7 @@ impl Refusal {
         Refusal::NoPrivateKey,
         Refusal::HandshakeForged,
         Refusal::UnknownKey,
+        Refusal::PeerExpired,
         Refusal::TimestampNotNewer,
         Refusal::InitiationFlood,
         Refusal::NotAsked,
@@ -115,6 +120,7 @@ impl Refusal {
         Refusal::NoPeer,
         Refusal::LinkScope,
         Refusal::NoEndpoint,
+        Refusal::ToExpiredPeer,
         Refusal::RoutingLoop,
         Refusal::NestedTooDeep,
         Refusal::OutboundMalformed,
@@ -137,6 +143,7 @@ impl Refusal {
             Refusal::NoPrivateKey => "no_private_key",
             Refusal::HandshakeForged => "handshake_forged",
             Refusal::UnknownKey => "unknown_key",
+            Refusal::PeerExpired => "peer_expired",
             Refusal::TimestampNotNewer => "timestamp_not_newer",
             Refusal::InitiationFlood => "initiation_flood",
             Refusal::NotAsked => "not_asked",
@@ -153,6 +160,7 @@ impl Refusal {
             Refusal::NoPeer => "no_peer",
             Refusal::LinkScope => "link_scope",
             Refusal::NoEndpoint => "no_endpoint",
+            Refusal::ToExpiredPeer => "to_expired_peer",
             Refusal::RoutingLoop => "routing_loop",
             Refusal::NestedTooDeep => "nested_too_deep",
             Refusal::OutboundMalformed => "outbound_malformed",

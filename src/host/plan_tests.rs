@@ -18,6 +18,7 @@ fn config(address: &[&str], table: Table, peers: &[&[&str]]) -> Config {
         endpoint: None,
         allowed_ips: nets(allowed),
         persistent_keepalive: 0,
+        expires: None,
     };
     Config {
         interface: Interface {
@@ -31,6 +32,7 @@ fn config(address: &[&str], table: Table, peers: &[&[&str]]) -> Config {
             offload: true,
             workers: None,
             nice: None,
+            clients: crate::config::Clients::default(),
             sockets: crate::config::SocketAccess::default(),
         },
         peers: peers.iter().map(peer).collect(),

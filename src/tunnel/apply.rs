@@ -85,6 +85,9 @@ impl Tunnel {
         if let Some(name) = change.name {
             self.rename(id, name);
         }
+        if let Some(expires) = change.expires {
+            self.set_expiry(id, expires, now);
+        }
         if let Some(key) = change.preshared_key {
             self.set_preshared_key(id, key, now);
         }
@@ -128,6 +131,7 @@ impl Tunnel {
         self.drop_secrets(id, now);
         self.take_allowed_ips(id);
         self.timers.forget(id);
+        self.forget_expiry(id);
         let Some(peer) = self.peers.remove(id) else { return };
         peer.shared.purge_staged();
         peer.shared.set_endpoint(None); // for data threads that still hold it
@@ -135,7 +139,7 @@ impl Tunnel {
     }
 
     /// Erases sessions and handshake, and asks for no new one. What is staged stays.
-    fn drop_secrets(&mut self, id: PeerId, now: Now) {
+    pub(super) fn drop_secrets(&mut self, id: PeerId, now: Now) {
         self.timers.clear(id, Timer::Retransmit);
         self.timers.clear(id, Timer::Resume);
         self.erase_sessions(id, now);

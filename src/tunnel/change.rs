@@ -1,7 +1,7 @@
 //! Everything that can be asked of a tunnel. The file, the control socket and the lab all speak it.
 //! The semantics of [`PeerChange`] are those of the WireGuard cross-platform UAPI.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use ipnet::IpNet;
 
@@ -42,6 +42,8 @@ pub struct PeerChange {
     pub forget_endpoint: bool,
     /// Seconds, 0: off.
     pub persistent_keepalive: Option<u16>,
+    /// Until when it is let in.
+    pub expires: Option<Expires>,
     /// First take all its allowed IPs away.
     pub replace_allowed_ips: bool,
     /// Then these, in order. A prefix that another peer owns moves here (the file refuses that beforehand).
@@ -60,10 +62,20 @@ impl PeerChange {
             endpoint: None,
             forget_endpoint: false,
             persistent_keepalive: None,
+            expires: None,
             replace_allowed_ips: false,
             allowed_ips: Vec::new(),
         }
     }
+}
+
+/// Until when a peer is let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expires {
+    /// For good.
+    Never,
+    /// Up to this moment of the wall clock (since the Unix epoch), and not at it.
+    At(Duration),
 }
 
 /// One prefix.

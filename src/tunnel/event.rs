@@ -65,6 +65,15 @@ pub enum Event {
         /// Its name.
         label: String,
     },
+    /// The time up to which the peer is let in is over.
+    Expired {
+        /// Who.
+        peer: PeerId,
+        /// Its key.
+        key: PublicKey,
+        /// Its name.
+        label: String,
+    },
     /// A prefix moved from one peer to another by a change.
     PrefixMoved {
         /// Which.

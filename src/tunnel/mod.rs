@@ -7,14 +7,16 @@
 //! ```
 //!
 //! The files, by the walk: [`change`] and `apply` (what is asked), `receive` (handshake messages that came),
-//! `send` (those that go), `hooks` (what the data threads raised), `expire` (what time brings), `resume` (what a
-//! process before us knew), [`status`] and [`event`] (what is seen). What they work on: `peer` (one peer's truth) with `keypairs` (its sessions),
+//! `send` (those that go), `hooks` (what the data threads raised), `expire` (what time brings), `expiry` (what the
+//! wall clock brings), `resume` (what a process before us knew), [`status`] and [`event`] (what is seen). What they
+//! work on: `peer` (one peer's truth) with `keypairs` (its sessions),
 //! `routes`, `indices`, `timers`, `load` with `limiter`, and `outbox` (both queues that leave the room).
 
 mod apply;
 pub mod change;
 pub mod event;
 mod expire;
+mod expiry;
 mod hooks;
 mod indices;
 mod keypairs;
@@ -35,7 +37,7 @@ use bytes::Bytes;
 use ipnet::IpNet;
 use rand_core::CryptoRng;
 
-pub use change::{AllowedIpOp, Change, ChangeError, MAX_PEERS, PeerChange};
+pub use change::{AllowedIpOp, Change, ChangeError, Expires, MAX_PEERS, PeerChange};
 pub use event::Event;
 pub use expire::EXPIRE_BATCH;
 pub use outbox::{EVENT_QUEUE, TRANSMIT_QUEUE};
@@ -114,6 +116,7 @@ pub struct Tunnel {
     routes: routes::Routes,
     indices: indices::Indices,
     timers: timers::Timers,
+    expiries: expiry::Expiries,
     load: load::Load,
     outbox: outbox::Outbox,
     /// Sessions that data threads get when what was staged has been sent. Empty once the outbox was drained.
@@ -138,6 +141,7 @@ impl Tunnel {
             routes: routes::Routes::default(),
             indices: indices::Indices::default(),
             timers: timers::Timers::default(),
+            expiries: expiry::Expiries::default(),
             load: load::Load::default(),
             outbox: outbox::Outbox::default(),
             handovers: VecDeque::new(),
@@ -193,17 +197,18 @@ impl Tunnel {
         }
     }
 
-    /// Does what is due: at most [`EXPIRE_BATCH`] timers, so that the outbox is drained between; if more are
-    /// due, `deadline` says so.
+    /// Does what is due: at most [`EXPIRE_BATCH`] timers and expired peers, so that the outbox is drained between; if more are
+    /// due, the deadlines say so.
     pub fn expire(&mut self, now: Now) {
         self.publish();
         if self.load.expire(now.boot) {
             self.outbox.event(Event::UnderLoad(false));
         }
+        self.expire_peers(now);
         self.expire_timers(now);
     }
 
-    /// When `expire` is wanted next.
+    /// When `expire` is wanted next; the wall clock may want it too: [`Self::wall_deadline`].
     pub fn deadline(&self) -> Option<Time> {
         [self.timers.next(), self.load.deadline()].into_iter().flatten().min()
     }

@@ -30,6 +30,8 @@ pub(super) struct PeerState {
     pub(super) persistent_keepalive: u16,
     /// It was switched on, or the device came up: do not wait for the interval to pass.
     pub(super) keepalive_at_once: bool,
+    /// Wall time from which on it is not let in.
+    pub(super) expires: Option<Duration>,
     pub(super) allowed_ips: BTreeSet<IpNet>,
     pub(super) handshake: Handshake,
     pub(super) keypairs: Keypairs,
@@ -89,6 +91,7 @@ impl PeerState {
             preshared_key: PresharedKey::default(),
             persistent_keepalive: 0,
             keepalive_at_once: false,
+            expires: None,
             allowed_ips: BTreeSet::new(),
             handshake,
             keypairs: Keypairs::default(),
@@ -106,6 +109,11 @@ impl PeerState {
     /// A keepalive is due this long after anything authentic went either way.
     pub(super) fn persistent_interval(&self) -> Option<Duration> {
         (self.persistent_keepalive > 0).then(|| Duration::from_secs(self.persistent_keepalive.into()))
+    }
+
+    /// Is its time over?
+    pub(super) fn has_expired(&self, wall: Duration) -> bool {
+        self.expires.is_some_and(|moment| moment <= wall)
     }
 
     /// Does it lack a session to seal with that is young enough?

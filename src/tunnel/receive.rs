@@ -98,6 +98,9 @@ impl Tunnel {
             Ok(authentic) => authentic,
             Err(error) => return Err(refused(refusal(error), evidence)),
         };
+        if peer.has_expired(now.wall) {
+            return Err(refused(Refusal::PeerExpired, evidence));
+        }
         if let Err(refusal) = peer.handshake.check_initiation(authentic.timestamp(), now.boot) {
             return Err(refused(refusal, evidence));
         }

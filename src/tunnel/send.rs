@@ -30,6 +30,9 @@ impl Tunnel {
     /// Somebody has something to send: a handshake, if it takes one. Counts from there when it is given up.
     pub(super) fn session_wanted(&mut self, id: PeerId, now: Now) {
         let Some(peer) = self.peers.of_mut(id) else { return };
+        if peer.has_expired(now.wall) {
+            return self.drop_staged(id, now);
+        }
         peer.handshake.retries = 0;
         if peer.needs_session(now.boot) && !self.hands_over(id) {
             self.send_initiation(id, now);
@@ -43,7 +46,7 @@ impl Tunnel {
             return;
         }
         let Some(peer) = self.peers.of(id) else { return };
-        if peer.shared.endpoint().is_none() {
+        if peer.shared.endpoint().is_none() || peer.has_expired(now.wall) {
             return; // counted where the packet came from
         }
         if peer.remote.is_none() {
@@ -197,7 +200,7 @@ impl Tunnel {
     }
 
     /// Evidence about a peer alone.
-    fn about(&self, id: PeerId, now: Now) -> Evidence {
+    pub(super) fn about(&self, id: PeerId, now: Now) -> Evidence {
         let key = self.peers.of(id).map(|peer| peer.shared.public_key);
         Evidence { at: now.boot, peer: Some(id), key, ..Evidence::default() }
     }

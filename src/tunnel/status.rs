@@ -60,6 +60,10 @@ pub struct PeerStatus {
     pub tx_packets: u64,
     /// Seconds, 0: off.
     pub persistent_keepalive: u16,
+    /// Wall time (since the epoch) from which on it is not let in.
+    pub expires: Option<Duration>,
+    /// Is that over?
+    pub expired: bool,
     /// Sorted.
     pub allowed_ips: Vec<IpNet>,
     /// Packets that wait for a session.
@@ -80,7 +84,7 @@ impl Tunnel {
         Status {
             private_key: identity.map(|identity| identity.private_key().clone()),
             public_key: identity.map(|identity| *identity.public_key()),
-            peers: self.peers.iter().map(|peer| peer.look(now.boot)).collect(),
+            peers: self.peers.iter().map(|peer| peer.look(now)).collect(),
             refusals: counted.collect(),
             under_load: self.load.is_under(),
         }
@@ -88,7 +92,8 @@ impl Tunnel {
 }
 
 impl PeerState {
-    fn look(&self, now: Time) -> PeerStatus {
+    fn look(&self, now: Now) -> PeerStatus {
+        let (wall, now) = (now.wall, now.boot);
         let shared = &self.shared;
         let endpoint = shared.endpoint();
         let activity = &shared.activity;
@@ -111,6 +116,8 @@ impl PeerState {
             rx_packets: number(&activity.rx_packets),
             tx_packets: number(&activity.tx_packets),
             persistent_keepalive: self.persistent_keepalive,
+            expires: self.expires,
+            expired: self.has_expired(wall),
             allowed_ips: self.allowed_ips.iter().copied().collect(),
             staged: shared.staged(),
             attempts: self.handshake.attempts,

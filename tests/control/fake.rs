@@ -236,6 +236,8 @@ pub fn peer(id: u64, public_key: PublicKey) -> PeerStatus {
         tx_packets: 0,
         persistent_keepalive: 0,
         allowed_ips: Vec::new(),
+        expires: None,
+        expired: false,
         staged: 0,
         attempts: 0,
         untaken: 0,

@@ -1,6 +1,7 @@
 //! The model: tunnels in one thread under virtual time.
 
 mod changes;
+mod expiry;
 mod handshakes;
 mod load;
 mod many;

@@ -396,7 +396,9 @@ impl World {
                 node.tunnel.handle_handshake(datagram, waiting + node.backlog, now);
             } else if let Some((peer, raised)) = node.forward.pop_raised() {
                 node.tunnel.handle_raised(&peer, raised, now);
-            } else if node.tunnel.deadline().is_some_and(|at| at <= now.boot) {
+            } else if node.tunnel.deadline().is_some_and(|at| at <= now.boot)
+                || node.tunnel.wall_deadline().is_some_and(|at| at <= now.wall)
+            {
                 node.tunnel.expire(now);
             } else {
                 break;
@@ -422,7 +424,22 @@ impl World {
     pub fn next(&self) -> Option<Time> {
         let flight = self.flights.keys().next().map(|&(at, _)| at);
         let deadlines = self.nodes.iter().filter_map(|node| node.tunnel.deadline());
-        deadlines.chain(flight).min()
+        let by_the_wall = (0..self.nodes.len()).filter_map(|n| self.wall_deadline(n));
+        deadlines.chain(by_the_wall).chain(flight).min()
+    }
+
+    /// When a node's wall clock, going on as it does now, comes to what it waits for.
+    fn wall_deadline(&self, n: usize) -> Option<Time> {
+        let wait = self.nodes[n].tunnel.wall_deadline()?.saturating_sub(self.now_at(n).wall);
+        Some(self.now + wait)
+    }
+
+    /// Sets a node's wall clock, by so many seconds; it is told, as a daemon is by the kernel.
+    pub fn set_clock(&mut self, n: usize, by: i64) {
+        self.nodes[n].clock_error += by;
+        let now = self.now_at(n);
+        self.nodes[n].tunnel.expire(now);
+        self.pump(n);
     }
 
     /// Lets everything happen up to that moment, itself included.

@@ -27,6 +27,7 @@ mod names;
 mod nat;
 mod nested;
 mod padding;
+mod people;
 mod policy;
 mod refusals;
 mod relay;

@@ -250,6 +250,8 @@ fn a_bad_file_or_one_that_asks_for_what_cannot_change_changes_nothing_and_says_w
     assert_eq!(seen(), before, "{}", left.log());
     let status = left.status();
     assert_eq!((&status["operation"]["reloads_refused"], &status["mtu"]), (&6.into(), &1420.into()));
+    let why = status["operation"]["not_in_force"].as_str().expect("a reason");
+    assert!(why.starts_with("cannot read"), "{why}");
     left.ping(pair.right.inner4, 1);
     left.ping(pair.right.inner6, 1);
     write_file(left.daemon(), &good);
@@ -313,6 +315,7 @@ fn what_is_not_confirmed_is_taken_back_and_what_is_confirmed_stays() {
         )
     };
     let before = seen();
+    assert_eq!(left.status()["operation"]["not_in_force"], serde_json::Value::Null);
     assert_eq!(before.2, serde_json::json!([format!("peer {}: added", by_hand.short())]));
 
     // The operator is cut off: the only way is gone, with address, peer and port.
@@ -333,6 +336,7 @@ fn what_is_not_confirmed_is_taken_back_and_what_is_confirmed_stays() {
     assert_eq!(seen(), before);
     // The other end may answer once with the session that it had before.
     assert!(wait_until(SOON, || left.reaches(pair.right.inner4)), "{}", left.log());
+    assert_eq!(left.status()["operation"]["not_in_force"], "nobody confirmed it");
     assert!(refused(left, &["confirm"]).contains("nothing waits for a confirmation"));
 
     // A second trial goes on from the first, and what is confirmed stays.

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use zeroize::Zeroizing;
 
 use super::Converted;
-use crate::config::{Config, EndpointName, Interface, Peer, Table};
+use crate::config::{Config, Interface, Peer, Table, date};
 
 /// A wg-quick file that makes the same tunnel. It holds the private key in clear: write it with mode 0600.
 pub fn export(config: &Config) -> Converted {
@@ -20,7 +20,15 @@ pub fn export(config: &Config) -> Converted {
         peer(&mut text, one);
     }
     let name = &config.interface.name;
-    let notes = vec![format!("the device's name is not in the file: save it as {name}.conf")];
+    let mut notes = vec![format!("the device's name is not in the file: save it as {name}.conf")];
+    let expiring = config.peers.iter().filter_map(|peer| Some((peer, peer.expires?)));
+    notes.extend(expiring.map(|(peer, at)| {
+        format!(
+            "{} expires on {}, which wg-quick cannot say: it is let in for good there",
+            peer.label(),
+            date::shown(at)
+        )
+    }));
     Converted { text, notes }
 }
 
@@ -51,10 +59,8 @@ fn peer(text: &mut String, peer: &Peer) {
     if let Some(key) = &peer.preshared_key {
         secret(text, "PresharedKey", key.expose());
     }
-    match &peer.endpoint {
-        Some(EndpointName::Address(address)) => line(text, "Endpoint", address),
-        Some(EndpointName::Name { host, port }) => line(text, "Endpoint", format_args!("{host}:{port}")),
-        None => {}
+    if let Some(endpoint) = &peer.endpoint {
+        line(text, "Endpoint", endpoint);
     }
     nets(text, "AllowedIPs", &peer.allowed_ips);
     if peer.persistent_keepalive != 0 {
@@ -62,17 +68,17 @@ fn peer(text: &mut String, peer: &Peer) {
     }
 }
 
-fn line(text: &mut String, key: &str, value: impl std::fmt::Display) {
+pub(super) fn line(text: &mut String, key: &str, value: impl std::fmt::Display) {
     writeln!(text, "{key} = {value}").expect("a String takes any text");
 }
 
-fn secret(text: &mut String, key: &str, bytes: &[u8; 32]) {
+pub(super) fn secret(text: &mut String, key: &str, bytes: &[u8; 32]) {
     let mut encoded = Zeroizing::new([0; 44]); // base64 of 32 bytes
     STANDARD.encode_slice(bytes, &mut encoded[..]).expect("44 bytes hold the base64 of 32");
     line(text, key, std::str::from_utf8(&encoded[..]).expect("base64 is ASCII"));
 }
 
-fn nets(text: &mut String, key: &str, nets: &[IpNet]) {
+pub(super) fn nets(text: &mut String, key: &str, nets: &[IpNet]) {
     if nets.is_empty() {
         return;
     }

@@ -1,5 +1,6 @@
 //! wg-quick's files ⇄ ours. Neither direction opens a file; what one side cannot say is named.
 
+mod client;
 mod export;
 mod import;
 mod lines;
@@ -8,6 +9,7 @@ mod tests;
 
 use zeroize::Zeroizing;
 
+pub use client::Client;
 pub use export::export;
 pub use import::import;
 

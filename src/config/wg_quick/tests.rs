@@ -95,7 +95,7 @@ allowed_ips = []
         [
             "line 9: DNS is not kept: vpnd leaves the resolver alone; `resolvectl dns DEVICE ADDRESS` sets it",
             &format!("line 10: PostUp is not kept: {commands}"),
-            "line 11: SaveConfig is not kept: vpnd never writes this file",
+            "line 11: SaveConfig is not kept: a running vpnd never writes this file",
             "line 16: AllowedIPs 10.0.0.2/24 became 10.0.0.0/24, which is what wg makes of it",
             "line 16: AllowedIPs 10.0.0.3/24 became 10.0.0.0/24, which is what wg makes of it",
             "line 16: AllowedIPs 10.0.0.0/24 stood there twice and is kept once",
@@ -205,7 +205,9 @@ proptest! {
         let back = import(&export(&config).text, Path::new(&file));
         let back = back.unwrap_or_else(|problems| panic!("{problems}"));
         prop_assert!(back.notes.is_empty(), "{:?}", back.notes);
-        prop_assert_eq!(said(&load(&back.text)), said(&config));
+        let mut kept = config;
+        kept.peers.iter_mut().for_each(|peer| peer.expires = None); // it is said that this is lost
+        prop_assert_eq!(said(&load(&back.text)), said(&kept));
     }
 
     #[test]

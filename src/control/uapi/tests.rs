@@ -309,6 +309,8 @@ fn peer_status(public_key: PublicKey) -> PeerStatus {
         tx_packets: 0,
         persistent_keepalive: 0,
         allowed_ips: Vec::new(),
+        expires: None,
+        expired: false,
         staged: 0,
         attempts: 0,
         untaken: 0,

@@ -34,6 +34,7 @@ impl Driver<'_> {
         match news {
             News::Reloaded { changed, confirm_within_s } => {
                 count.reloads += 1;
+                count.not_in_force = None;
                 match confirm_within_s {
                     Some(seconds) => info!(
                         changes = changed.len(),
@@ -45,6 +46,7 @@ impl Driver<'_> {
             }
             News::ReloadRefused { why } => {
                 count.reloads_refused += 1;
+                count.not_in_force = why.lines().next().map(str::to_owned);
                 for line in why.lines().take(LINES) {
                     error!("not reloaded, nothing changed: {line}");
                 }
@@ -52,6 +54,7 @@ impl Driver<'_> {
             News::Confirmed => info!("what was reloaded is confirmed"),
             News::TakenBack { changed } => {
                 count.reloads_taken_back += 1;
+                count.not_in_force = Some("nobody confirmed it".to_owned());
                 warn!(
                     changes = changed.len(),
                     "what was reloaded was not confirmed in time, and is taken back"

@@ -211,6 +211,7 @@ impl Driver<'_> {
             preshared_key: peer.preshared_key,
             allowed_ips: peer.allowed_ips,
             persistent_keepalive: peer.persistent_keepalive,
+            expires: peer.expires,
         });
         Target {
             interface: self.interface_as_it_runs(),
