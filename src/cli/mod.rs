@@ -48,12 +48,18 @@ struct DaemonArgs {
     /// Where the control sockets are made: DIR/wireguard/NAME.sock and DIR/vpnd/NAME.sock.
     #[arg(long, value_name = "DIR", default_value = "/run")]
     run_dir: PathBuf,
+    /// Where the newest timestamp sent with each key is kept, so that a clock that goes back locks nobody out.
+    #[arg(long, value_name = "DIR", env = "STATE_DIRECTORY", default_value = "/var/lib/vpnd")]
+    state_dir: PathBuf,
     /// How much is logged: error, warn, info, debug, trace, or a tracing filter.
     #[arg(long, value_name = "LEVEL", env = "VPND_LOG", default_value = "info")]
     log: String,
     /// Rekey sooner than the protocol's 120 s; for tests.
     #[arg(long, value_name = "SECONDS", hide = true, value_parser = clap::value_parser!(u64).range(1..=120))]
     rekey_after: Option<u64>,
+    /// As if the time of day were so much later; for tests.
+    #[arg(long, value_name = "SECONDS", hide = true, allow_negative_numbers = true, default_value_t = 0)]
+    wall_clock_ahead: i64,
 }
 
 #[derive(Debug, Subcommand)]
@@ -129,12 +135,20 @@ fn run_daemon(args: DaemonArgs) -> ExitCode {
         Ok(config) => config,
         Err(error) => {
             eprintln!("{error}");
+            daemon::give_up_inherited();
             return error.exit_code();
         }
     };
     let rekey_after = args.rekey_after.map_or(REKEY_AFTER_TIME, Duration::from_secs);
     let read_config = Arc::new(move || disk::read_config(&path).map_err(|error| error.to_string()));
-    let options = Options { read_config, run_dir: args.run_dir, timing: Timing { rekey_after }, journal };
+    let options = Options {
+        read_config,
+        run_dir: args.run_dir,
+        state_dir: args.state_dir,
+        wall_ahead: args.wall_clock_ahead,
+        timing: Timing { rekey_after },
+        journal,
+    };
     match daemon::run(config, options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

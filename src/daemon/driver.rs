@@ -4,7 +4,7 @@
 mod news; // what happens to the daemon as a whole
 mod reload; // the file read again, and the difference applied
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr, os::fd::AsFd, path::PathBuf, sync::Arc};
 
 use tokio::{
     sync::{Notify, mpsc},
@@ -13,13 +13,17 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::{
-    DaemonError, ReadConfig, Started,
+    DaemonClock, DaemonError, Ended, Options, ReadConfig, Started,
     drift::Drift,
     events::Events,
     failed,
     resolver::Resolver,
     say_ready,
-    signals::{Asked, Signals},
+    signals::{Asked, End, Signals},
+    store::Store,
+    timestamps::Timestamps,
+    watchdog::Watchdog,
+    whereabouts::Whereabouts,
 };
 use crate::{
     config::{Baseline, Config, Hook},
@@ -28,7 +32,7 @@ use crate::{
         events::{About, What},
     },
     host::{Host, Mtus, NetworkChange, Plan},
-    plane::{Clock, Plane, PlaneSettings, udp::Sent},
+    plane::{Plane, PlaneSettings, udp::Sent},
     sys::timer::{BootTimer, WallTimer},
     tunnel::{Change, ChangeError, Event, Transmit, Tunnel},
 };
@@ -71,15 +75,22 @@ pub(super) struct Driver<'a> {
     wake: Arc<Notify>,
     timer: BootTimer,
     wall_timer: WallTimer,
-    clock: Clock,
     events: Events,
     /// The hooks that run on events, and where metrics are served.
     watched: (Vec<Hook>, Option<SocketAddr>),
+    clock: DaemonClock,
+    watchdog: Watchdog,
+    /// For the next process.
+    store: &'a mut Store,
+    whereabouts: Whereabouts,
+    timestamps: Timestamps,
+    state_dir: PathBuf,
 }
 
 /// What ended one wait.
 enum Woken {
-    Signal(&'static str),
+    End(End),
+    Watchdog,
     Queue,
     Timer,
     Request(Request),
@@ -95,10 +106,11 @@ enum Woken {
 impl<'a> Driver<'a> {
     pub(super) fn new(
         name: String,
+        options: &Options,
         host: &'a Host,
+        store: &'a mut Store,
         started: Started,
         signals: Signals,
-        read_config: ReadConfig,
     ) -> Result<Self, DaemonError> {
         let timer = BootTimer::new().map_err(failed("make a timer on CLOCK_BOOTTIME"))?;
         let wall_timer = WallTimer::new().map_err(failed("make a timer on CLOCK_REALTIME"))?;
@@ -114,6 +126,8 @@ impl<'a> Driver<'a> {
             resolver,
             wake,
             events,
+            timestamps,
+            whereabouts,
         } = started;
         let watched = (baseline.hooks.clone(), baseline.interface.metrics_listen);
         Ok(Self {
@@ -126,7 +140,7 @@ impl<'a> Driver<'a> {
             access,
             baseline,
             by_hand: false,
-            read_config,
+            read_config: options.read_config.clone(),
             reading: None,
             trial: None,
             drift: Drift::default(),
@@ -142,19 +156,25 @@ impl<'a> Driver<'a> {
             wake,
             timer,
             wall_timer,
-            clock: Clock,
             events,
             watched,
+            clock: options.clock(),
+            watchdog: Watchdog::new(),
+            store,
+            whereabouts,
+            timestamps,
+            state_dir: options.state_dir.clone(),
         })
     }
 
     /// Until a signal (`Ok`) or something that cannot be mended.
-    pub(super) async fn run(&mut self) -> Result<(), DaemonError> {
+    pub(super) async fn run(&mut self) -> Result<Ended, DaemonError> {
         let name = self.name.clone();
         let mut lost_device = std::pin::pin!(self.host.device_lost(&name));
         self.apply_resolved();
         self.tunnel.link_up(self.clock.now());
         self.drain();
+        self.store.keep(&self.plane, self.whereabouts.as_fd());
         say_ready(&format!("UDP port {}", self.plane.port()));
         if self.signals.kept() {
             self.begin_reload(None, None);
@@ -163,7 +183,7 @@ impl<'a> Driver<'a> {
             self.arm_timer()?;
             let woken = tokio::select! {
                 asked = self.signals.next() => match asked {
-                    Asked::Stop(signal) => Woken::Signal(signal),
+                    Asked::End(end) => Woken::End(end),
                     Asked::Reload => Woken::Reload,
                 },
                 fatal = self.plane.failed() => Woken::Failed(fatal.into()),
@@ -177,14 +197,16 @@ impl<'a> Driver<'a> {
                 () = at(self.drift.due()) => Woken::Drift,
                 _ = self.timer.fired() => Woken::Timer,
                 due = self.events.due() => due.map_or_else(Woken::Failed, |()| Woken::Timer),
+                () = self.watchdog.due() => Woken::Watchdog,
                 _ = self.wall_timer.fired() => Woken::Timer,
                 () = self.wake.notified() => Woken::Queue,
             };
             match woken {
-                Woken::Signal(name) => {
-                    self.events.record(None, What::Stopping { why: name.to_owned() });
+                Woken::End(end) => {
+                    self.events.record(None, What::Stopping { why: end.name().to_owned() });
                     self.events.farewell().await;
-                    return Ok(());
+                    let kept = end == End::HandOver && self.store.holds_the_device();
+                    return Ok(if kept { Ended::HandedOver } else { Ended::Stopped });
                 }
                 Woken::Failed(error) => {
                     self.events.record(None, What::Stopping { why: error.to_string() });
@@ -201,15 +223,22 @@ impl<'a> Driver<'a> {
                 Woken::Read(read) => self.finish_reload(*read).await,
                 Woken::TrialOver => self.take_back().await,
                 Woken::Drift => self.mend().await,
+                Woken::Watchdog => self.watchdog.look(self.plane.beats()),
                 Woken::Timer | Woken::Queue => {}
             }
             self.turn();
+            // The port may be another one now.
+            self.store.keep(&self.plane, self.whereabouts.as_fd());
         }
     }
 
-    /// Stops the data threads; the device vanishes with them.
-    pub(super) fn stop(self) {
+    /// Stops the data threads; the device vanishes with them, unless it is kept.
+    pub(super) async fn stop(self, ended: &Result<Ended, DaemonError>) {
         self.plane.stop();
+        // The next process does not wait for a disk.
+        if !matches!(ended, Ok(Ended::HandedOver)) {
+            self.timestamps.close(self.tunnel.newest_timestamp()).await;
+        }
     }
 
     fn arm_timer(&mut self) -> Result<(), DaemonError> {
@@ -220,6 +249,7 @@ impl<'a> Driver<'a> {
 
     /// What waits in the queues, and what is due.
     fn turn(&mut self) {
+        self.follow_key();
         let forward = self.tunnel.forward().clone();
         let (mut raised_peers, mut handshakes) = (0, 0);
         while raised_peers < PER_TURN
@@ -246,6 +276,11 @@ impl<'a> Driver<'a> {
     }
 
     fn drain(&mut self) {
+        self.follow_key();
+        // Before it is sent.
+        let newest = self.tunnel.newest_timestamp();
+        self.timestamps.cover(newest, self.clock.now().boot);
+        self.whereabouts.sent(*self.timestamps.key(), newest);
         while let Some(transmit) = self.tunnel.poll_transmit() {
             self.send(&transmit);
         }
@@ -268,6 +303,7 @@ impl<'a> Driver<'a> {
     }
 
     fn happened(&mut self, event: Event) {
+        self.whereabouts.happened(&event, &self.tunnel, self.clock.now().boot);
         self.events.tunnel(&event);
         match event {
             Event::Connected { key, from, .. } => self.resolver.answered_from(&key, from),
@@ -411,6 +447,15 @@ impl<'a> Driver<'a> {
                 Ok(())
             }
             done => done,
+        }
+    }
+
+    /// Each key has timestamps of its own, whoever changed it.
+    fn follow_key(&mut self) {
+        let Some(key) = self.tunnel.public_key() else { return };
+        if *self.timestamps.key() != key {
+            self.timestamps = Timestamps::open(&self.state_dir, key);
+            self.tunnel.never_before(self.timestamps.kept());
         }
     }
 

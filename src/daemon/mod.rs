@@ -1,8 +1,9 @@
 //! Composition: start order, stop order, and what ends a daemon.
 //!
-//! Start: signals caught → sweep what a killed daemon left → control sockets (they also lock the name) → UDP → TUN →
-//! tunnel → data threads → endpoint names, where a default route follows → addresses, routes, rules → ready. Stop
-//! is the same backwards; each step's undo is armed before the next step begins.
+//! Start: signals caught → what the process before us left → sweep what a killed daemon left → control sockets (they
+//! also lock the name) → UDP → TUN → tunnel → data threads → endpoint names, where a default route follows → addresses,
+//! routes, rules → ready. Stop is the same backwards; each step's undo is armed before the next step begins. At a
+//! restart nothing is undone: the service manager keeps the descriptors (`store`) until the next process has them.
 
 mod dns; // a name asked past the tunnel
 mod drift; // when to put back what others removed
@@ -13,6 +14,11 @@ mod names; // what is known of an endpoint's name
 mod refused; // counts of refusals become events
 mod resolver; // endpoint names, beside the loop
 mod signals;
+mod store; // descriptors that the service manager keeps
+mod takeover; // start with those
+mod timestamps; // the newest that was sent, on disk
+mod watchdog; // signs of life
+mod whereabouts; // where peers are, for the next process
 
 use std::{
     io,
@@ -31,16 +37,21 @@ use crate::{
     control::{self, Access, ControlError, ControlServer, Request, events::What},
     forward::{Forward, carrier::packets_of_a_send},
     host::{Host, HostError, Plan},
-    plane::{Clock, Fatal, Offload, Plane, PlaneSettings, Threads, TunDevice, UdpSockets, Workers},
+    noise::Tai64n,
+    plane::{Clock, Fatal, Offload, Plane, PlaneSettings, Threads, TunDevice, Workers},
     sys,
-    tunnel::{ChangeError, Timing, Tunnel},
+    tunnel::{ChangeError, Now, Timing, Tunnel},
 };
 
 use driver::Driver;
 use events::Events;
 use hooks::Hooks;
 use resolver::Resolver;
-use signals::Signals;
+use signals::{End, Signals};
+use store::{Inherited, Store};
+use takeover::Kept;
+use timestamps::Timestamps;
+use whereabouts::Whereabouts;
 
 /// How long a default route waits for endpoint names: behind it, only servers on the link and those that are asked
 /// past the tunnel can answer.
@@ -56,6 +67,10 @@ pub struct Options {
     pub read_config: ReadConfig,
     /// Where `wireguard/` and `vpnd/` with the control sockets are; `/run`.
     pub run_dir: PathBuf,
+    /// Where the newest timestamp is kept; `/var/lib/vpnd`.
+    pub state_dir: PathBuf,
+    /// Seconds that the wall clock is to be ahead; for tests.
+    pub wall_ahead: i64,
     /// The protocol's, but for tests.
     pub timing: Timing,
     /// The log goes to the journal: with all fields of each event.
@@ -156,33 +171,73 @@ fn sweep_after_panic() {
     });
 }
 
+/// How a daemon ended.
+enum Ended {
+    /// For good.
+    Stopped,
+    /// Another process goes on with the device and the sockets.
+    HandedOver,
+}
+
+/// The file cannot be used: what the process before us left with the service manager for this one goes, with its
+/// addresses, routes and rules.
+pub fn give_up_inherited() {
+    let (mut store, inherited) = Store::open();
+    if !store.holds_the_device() {
+        return;
+    }
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
+    if let Err(error) = runtime.block_on(takeover::give_up(&mut store, inherited)) {
+        warn!(%error, "what the process before us left could not be removed");
+    }
+}
+
 async fn run_until_stopped(config: Config, options: Options) -> Result<(), DaemonError> {
     let name = config.interface.name.clone();
     let host = Host::open().await?;
-    let result = serve(config, &options, &host).await;
-    // The device is gone with the plane; what does not vanish with it goes here.
+    let (mut store, inherited) = Store::open();
+    let result = serve(config, &options, &host, &mut store, inherited).await;
+    if let Ok(Ended::HandedOver) = result {
+        info!(
+            interface = name,
+            "handed over: the service manager keeps the device and the sockets for the next process"
+        );
+        return Ok(());
+    }
+    // The device goes with the plane, if nobody else has its descriptor.
+    let removed = if store.holds_the_device() { host.remove_own_device().await } else { Ok(()) };
+    store.empty();
+    // What does not vanish with it goes here.
     let undone = host.undo().await;
     result?;
+    removed?;
     undone?;
     info!(interface = name, "stopped, nothing left behind");
     Ok(())
 }
 
-async fn serve(config: Config, options: &Options, host: &Host) -> Result<(), DaemonError> {
+async fn serve(
+    config: Config,
+    options: &Options,
+    host: &Host,
+    store: &mut Store,
+    inherited: Inherited,
+) -> Result<Ended, DaemonError> {
     let mut signals = Signals::new()?;
     let name = config.interface.name.clone();
     let started = tokio::select! {
-        started = start(config, options, host) => started?,
+        started = start(config, options, host, store, inherited) => started?,
         // What was made so far goes with the future that made it.
-        signal = signals.stop() => {
-            info!(signal, "stopping before it was ready");
-            return Ok(());
+        end = signals.end() => {
+            info!(signal = end.name(), "stopping before it was ready");
+            // What was left by the process before us is still there for the one after us.
+            return Ok(if end == End::HandOver && store.holds_the_device() { Ended::HandedOver } else { Ended::Stopped });
         }
     };
-    let mut driver = Driver::new(name, host, started, signals, options.read_config.clone())?;
+    let mut driver = Driver::new(name, options, host, store, started, signals)?;
     let ended = driver.run().await;
     say_stopping();
-    driver.stop();
+    driver.stop(&ended).await;
     ended
 }
 
@@ -200,10 +255,20 @@ struct Started {
     resolver: Resolver,
     wake: Arc<Notify>,
     events: Events,
+    timestamps: Timestamps,
+    whereabouts: Whereabouts,
 }
 
-async fn start(config: Config, options: &Options, host: &Host) -> Result<Started, DaemonError> {
+async fn start(
+    config: Config,
+    options: &Options,
+    host: &Host,
+    store: &mut Store,
+    mut inherited: Inherited,
+) -> Result<Started, DaemonError> {
     let name = config.interface.name.as_str();
+    let offload = if config.interface.offload { Offload::Auto } else { Offload::Off }.tested();
+    let kept = takeover::device(&config, offload, host, store, &mut inherited).await?;
     for what in host.sweep().await? {
         warn!(what, "removed what a killed daemon left behind");
     }
@@ -213,28 +278,34 @@ async fn start(config: Config, options: &Options, host: &Host) -> Result<Started
     let mut control =
         ControlServer::serve(name, &options.run_dir, access, request_sender, told.clone()).await?;
     serve_metrics(&mut control, config.interface.metrics_listen)?;
-    if let Some(holder) = host.device_exists(name).await? {
-        return Err(DaemonError::NameTaken { name: name.into(), holder });
-    }
-    let own_table = if Plan::wants_own_table(&config) { host.free_table().await? } else { 0 };
-    let mut plan = Plan::new(&config, own_table);
-    // A super-packet then fits one send.
-    plan.gso_max_segs = u32::try_from(packets_of_a_send(plan.mtu)).ok();
-    let sockets = open_sockets(&config, plan.fwmark)?;
+    let (plan, own_table) = make_plan(&config, host, kept.as_ref()).await?;
+    let sockets = takeover::sockets(&config, plan.fwmark.unwrap_or(0), store, &mut inherited).await?;
     let port = sockets.port();
-    let offload = if config.interface.offload { Offload::Auto } else { Offload::Off }.tested();
-    let tun = TunDevice::create(name, config.interface.mtu, offload)
-        .map_err(failed(format!("make the TUN device {name}")))?;
+    let is_kept = kept.is_some();
+    let tun = match kept {
+        Some(kept) => kept.tun,
+        None => TunDevice::create(name, config.interface.mtu, offload)
+            .map_err(failed(format!("make the TUN device {name}")))?,
+    };
 
     let wake = Arc::new(Notify::new());
-    let tunnel = build_tunnel(&config, options.timing, &wake)?;
+    let mut timestamps = Timestamps::open(&options.state_dir, config.interface.private_key.public_key());
+    let mut whereabouts = open_whereabouts(&config, store, &mut inherited)?;
+    // The process before us knew to the step what the disk knows in advance.
+    let floor = whereabouts.sent_with(timestamps.key()).unwrap_or(timestamps.kept());
+    if is_kept {
+        timestamps.expect(Tai64n::from_unix(options.clock().now().wall).max(floor.next()));
+    }
+    let mut tunnel = build_tunnel(&config, options, floor, &wake)?;
+    let mut resolver = Resolver::new(followed(&config.peers), plan.fwmark.unwrap_or(0));
+    resume(&mut whereabouts, &mut tunnel, &mut resolver);
     let settings = PlaneSettings::new(config.interface.mtu);
     let workers = config.interface.workers.map_or(Workers::Auto, Workers::EachWay);
     let threads = Threads { workers, nice: config.interface.nice };
     let plane = Plane::start(tunnel.forward().clone(), tun, sockets, settings, threads)
         .map_err(failed("start the data threads"))?;
-    let mut resolver = Resolver::new(followed(&config.peers), plan.fwmark.unwrap_or(0));
-    if !plan.rules.is_empty() {
+    // Where the routes are there already, waiting would win nothing.
+    if !plan.rules.is_empty() && !is_kept {
         resolver.first_round(NAMES_FIRST).await;
     }
     host.apply(&plan).await?;
@@ -263,6 +334,8 @@ async fn start(config: Config, options: &Options, host: &Host) -> Result<Started
         resolver,
         wake,
         events,
+        timestamps,
+        whereabouts,
     })
 }
 
@@ -293,25 +366,93 @@ fn access(sockets: &SocketAccess) -> Result<Access, DaemonError> {
     })
 }
 
-fn open_sockets(config: &Config, fwmark: Option<u32>) -> Result<UdpSockets, DaemonError> {
-    let port = config.interface.listen_port.unwrap_or(0);
-    UdpSockets::bind(port, fwmark.unwrap_or(0)).map_err(failed(if port == 0 {
-        "open a UDP socket".to_owned()
-    } else {
-        format!("listen on UDP port {port} (interface.listen_port)")
-    }))
+/// What the host is to look like, and the table that is ours, if it takes one; with a device that was kept, as like it
+/// did as the file allows.
+async fn make_plan(config: &Config, host: &Host, kept: Option<&Kept>) -> Result<(Plan, u32), DaemonError> {
+    let name = config.interface.name.as_str();
+    if kept.is_none()
+        && let Some(holder) = host.device_exists(name).await?
+    {
+        return Err(DaemonError::NameTaken { name: name.into(), holder });
+    }
+    let own_table = match kept.and_then(|kept| kept.own_table) {
+        _ if !Plan::wants_own_table(config) => 0,
+        Some(table) => table,
+        None => host.free_table().await?,
+    };
+    let mut plan = Plan::new(config, own_table);
+    // A super-packet then fits one send.
+    plan.gso_max_segs = u32::try_from(packets_of_a_send(plan.mtu)).ok();
+    Ok((plan, own_table))
 }
 
-fn build_tunnel(config: &Config, timing: Timing, wake: &Arc<Notify>) -> Result<Tunnel, DaemonError> {
+/// The memory of where peers are: what was left, or none yet.
+fn open_whereabouts(
+    config: &Config,
+    store: &mut Store,
+    inherited: &mut Inherited,
+) -> Result<Whereabouts, DaemonError> {
+    let (whereabouts, refused) = Whereabouts::open(inherited.peers.take(), config)
+        .map_err(failed("make memory for where peers are"))?;
+    if let Some(why) = refused {
+        store.refused(store::Name::Peers, why);
+    }
+    Ok(whereabouts)
+}
+
+/// What the process before us knew of its peers is the tunnel's, and the resolver's.
+fn resume(whereabouts: &mut Whereabouts, tunnel: &mut Tunnel, resolver: &mut Resolver) {
+    let resumed = whereabouts.resume(tunnel, Clock.boot());
+    if !resumed.is_empty() {
+        info!(peers = resumed.len(), "known from the process before us");
+    }
+    for (key, place) in resumed {
+        resolver.answered_from(&key, place);
+    }
+}
+
+fn build_tunnel(
+    config: &Config,
+    options: &Options,
+    floor: Tai64n,
+    wake: &Arc<Notify>,
+) -> Result<Tunnel, DaemonError> {
     let waker = wake.clone();
     let forward = Forward::new(Box::new(move || waker.notify_one()));
-    let mut tunnel = Tunnel::new(forward, timing, Box::new(sys::random::os_rng()));
-    let now = Clock.now();
+    let mut tunnel = Tunnel::new(forward, options.timing, Box::new(sys::random::os_rng()));
+    tunnel.never_before(floor);
+    let now = options.clock().now();
     for change in config.changes() {
         tunnel.apply(change, now)?;
     }
     tunnel.publish();
     Ok(tunnel)
+}
+
+/// The clock, with what a test adds to the time of day.
+#[derive(Clone, Copy, Debug)]
+struct DaemonClock {
+    wall_ahead: i64,
+}
+
+impl DaemonClock {
+    fn now(self) -> Now {
+        let now = Clock.now();
+        let seconds = now.wall.as_secs().saturating_add_signed(self.wall_ahead);
+        Now { wall: Duration::new(seconds, now.wall.subsec_nanos()), ..now }
+    }
+}
+
+impl Options {
+    fn clock(&self) -> DaemonClock {
+        DaemonClock { wall_ahead: self.wall_ahead }
+    }
+}
+
+/// A number that tells damaged bytes from whole ones: FNV-1a. Of chance it knows much, of malice nothing.
+fn checksum(bytes: &[u8]) -> u64 {
+    let step = |sum: u64, byte: &u8| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, step)
 }
 
 /// `READY=1` to the service manager, if there is one.

@@ -51,6 +51,10 @@ impl Link {
         RouteNetlinkMessage::GetLink(LinkMessageBuilder::<LinkUnspec>::new().index(index).build())
     }
 
+    pub(super) fn deletion(index: u32) -> RouteNetlinkMessage {
+        RouteNetlinkMessage::DelLink(LinkMessageBuilder::<LinkUnspec>::new().index(index).build())
+    }
+
     pub(super) fn all() -> RouteNetlinkMessage {
         RouteNetlinkMessage::GetLink(LinkMessage::default())
     }

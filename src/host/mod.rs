@@ -7,6 +7,7 @@
 
 pub mod plan;
 
+mod adopt; // what a daemon before us placed
 mod apply; // the difference between the plan and what is there, and its undo
 mod error; // what the kernel's answer means to an operator
 mod exchange; // the netlink socket: batches and dumps

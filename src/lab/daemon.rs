@@ -69,6 +69,7 @@ impl Daemon {
         let readiness = listen(&notify).attempted(|| format!("listen on {}", notify.display()))?;
         let mut command = Command::new(&setup.binary);
         command.arg("--config").arg(&config).arg("--run-dir").arg(&run_dir).args(["--log", &setup.log]);
+        command.arg("--state-dir").arg(file(".state"));
         command.args(&setup.arguments).env("NOTIFY_SOCKET", &notify);
         let process = host.spawn(&setup.label, command)?;
         let mut daemon = Self { process, config, run_dir };

@@ -28,6 +28,15 @@ impl Tai64n {
         }
     }
 
+    /// The label of a moment that is so much later; whitened.
+    pub fn after(self, time: Duration) -> Self {
+        let [s0, s1, s2, s3, s4, s5, s6, s7, n0, n1, n2, n3] = self.0;
+        let seconds = u64::from_be_bytes([s0, s1, s2, s3, s4, s5, s6, s7]).saturating_add(time.as_secs());
+        let nanoseconds = u32::from_be_bytes([n0, n1, n2, n3]).min(999_999_999) + time.subsec_nanos();
+        let carry = u64::from(nanoseconds >= 1_000_000_000);
+        Self::from_parts(seconds.saturating_add(carry), nanoseconds % 1_000_000_000)
+    }
+
     fn from_parts(seconds: u64, nanoseconds: u32) -> Self {
         let mut label = [0; 12];
         label[..8].copy_from_slice(&seconds.to_be_bytes());
@@ -89,6 +98,12 @@ mod tests {
             let later = time + to_step.min(to_second);
             prop_assert_eq!(next, Tai64n::from_unix(later));
             prop_assert_eq!(label, Tai64n::from_unix(later - Duration::from_nanos(1)));
+        }
+
+        #[test]
+        fn a_later_label_is_that_of_the_later_moment(seconds in 0u64..1 << 40, nanos in 0u32..1_000_000_000, later in 0u64..1 << 40) {
+            let (time, later) = (Duration::new(seconds, nanos / STEP * STEP), Duration::from_micros(later));
+            prop_assert_eq!(Tai64n::from_unix(time).after(later), Tai64n::from_unix(time + later));
         }
 
         #[test]

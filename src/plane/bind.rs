@@ -2,8 +2,8 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    os::fd::AsFd,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::fd::{AsFd, OwnedFd},
 };
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -56,6 +56,22 @@ fn one(family: Family, port: u16, fwmark: u32) -> io::Result<Socket> {
         Family::V6 => (Domain::IPV6, (Ipv6Addr::UNSPECIFIED, port).into()),
     };
     let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
+    if family == Family::V6 {
+        socket.set_only_v6(true)?;
+    }
+    set_up(&socket, family)?;
+    // Setting a mark takes a capability, having none does not.
+    if fwmark != 0 {
+        set_mark(&socket, fwmark)?;
+    }
+    // Marked before bound: nothing that arrives in between is answered without it.
+    socket.bind(&any.into()).map_err(|error| explained(family, port, error))?;
+    enlarge_buffers(&socket, family)?;
+    Ok(socket)
+}
+
+/// What may be set at any time.
+fn set_up(socket: &Socket, family: Family) -> io::Result<()> {
     socket.set_nonblocking(true)?;
     match family {
         Family::V4 => {
@@ -64,18 +80,63 @@ fn one(family: Family, port: u16, fwmark: u32) -> io::Result<Socket> {
             sys::socket::allow_fragments_v4(socket.as_fd())?;
         }
         Family::V6 => {
-            socket.set_only_v6(true)?;
             sys::socket::enable_pktinfo_v6(socket.as_fd())?;
             socket.set_recv_tclass_v6(true)?;
             sys::socket::allow_fragments_v6(socket.as_fd())?;
         }
     }
-    // Setting a mark takes a capability, having none does not.
-    if fwmark != 0 {
+    Ok(())
+}
+
+/// Takes over sockets that another process bound, with what waits in them; the second one is opened where it is missing.
+/// An error says why they are not what [`both`] would have opened.
+pub(super) fn adopt(
+    v4: OwnedFd,
+    v6: Option<OwnedFd>,
+    port: u16,
+    fwmark: u32,
+) -> io::Result<(Socket, Option<Socket>, u16)> {
+    let v4 = adopt_one(Family::V4, v4, port, fwmark)?;
+    let bound = local_port(&v4)?;
+    match v6.map_or_else(|| one(Family::V6, bound, fwmark), |v6| adopt_one(Family::V6, v6, bound, fwmark)) {
+        Ok(v6) => Ok((v4, Some(v6), bound)),
+        Err(error) if absent(&error) => Ok((v4, None, bound)),
+        Err(error) => Err(error),
+    }
+}
+
+/// `port`: 0 stands for any.
+fn adopt_one(family: Family, descriptor: OwnedFd, port: u16, fwmark: u32) -> io::Result<Socket> {
+    let wrong = |what: String| io::Error::new(io::ErrorKind::InvalidInput, what);
+    let socket = Socket::from(descriptor);
+    let (domain, any) = match family {
+        Family::V4 => (Domain::IPV4, IpAddr::from(Ipv4Addr::UNSPECIFIED)),
+        Family::V6 => (Domain::IPV6, IpAddr::from(Ipv6Addr::UNSPECIFIED)),
+    };
+    let is = (socket.domain().ok(), socket.protocol().ok().flatten());
+    if is != (Some(domain), Some(Protocol::UDP)) {
+        return Err(wrong(format!("it is no UDP socket of {family}")));
+    }
+    if family == Family::V6 && !socket.only_v6()? {
+        return Err(wrong("it takes IPv4, too".to_owned()));
+    }
+    match socket.local_addr()?.as_socket() {
+        Some(at) if at.ip() == any && at.port() != 0 && (port == 0 || at.port() == port) => {}
+        Some(at) if port == 0 => return Err(wrong(format!("it is bound to {at}, and not to all addresses"))),
+        Some(at) => {
+            return Err(wrong(format!("it is bound to {at}, and port {port} of all addresses is wanted")));
+        }
+        None => return Err(wrong("it has no address".to_owned())),
+    }
+    match sys::inherit::socket_is_here(socket.as_fd()) {
+        Ok(true) => {}
+        Ok(false) => return Err(wrong("it is of another network namespace".to_owned())),
+        Err(error) => return Err(wrong(format!("its network namespace cannot be told: {error}"))),
+    }
+    set_up(&socket, family)?;
+    if socket.mark()? != fwmark {
         set_mark(&socket, fwmark)?;
     }
-    // Marked before bound: nothing that arrives in between is answered without it.
-    socket.bind(&any.into()).map_err(|error| explained(family, port, error))?;
     enlarge_buffers(&socket, family)?;
     Ok(socket)
 }

@@ -4,6 +4,7 @@ use std::{os::fd::AsFd, time::Duration};
 
 use super::{
     Fatal, inbound, outbound,
+    pulse::Pulse,
     shared::{ROUNDS, Shared, rest},
 };
 use crate::sys::poll::{self, Interest};
@@ -12,7 +13,7 @@ use crate::sys::poll::{self, Interest};
 const BUSY: usize = 4;
 
 /// Runs until it is stopped, or the device is gone.
-pub(super) fn run(shared: &Shared) -> Result<(), Fatal> {
+pub(super) fn run(shared: &Shared, pulse: &Pulse) -> Result<(), Fatal> {
     let (mut out, mut inb) = (outbound::Walk::new(shared), inbound::Walk::new(shared));
     while !shared.stopping() {
         // While the second thread has the sockets, this one leaves them alone; it waits with their input held.
@@ -26,8 +27,8 @@ pub(super) fn run(shared: &Shared) -> Result<(), Fatal> {
             [shared.tun.as_fd(), shared.outbound.wake.as_fd(), shared.inbound.wake.as_fd()]
                 .map(|fd| Some((fd, Interest::Read)));
         let waited_for = [tun, v4, v6, wake_out, wake_in.filter(|_| own.is_some())];
-        let Ok([tun, v4, v6, wake_out, wake_in]) = poll::wait(waited_for, at_once.then_some(Duration::ZERO))
-        else {
+        let patience = at_once.then_some(Duration::ZERO);
+        let Ok([tun, v4, v6, wake_out, wake_in]) = pulse.rests(|| poll::wait(waited_for, patience)) else {
             rest(&shared.outbound.wake);
             continue;
         };

@@ -5,6 +5,7 @@ use std::{io, os::fd::AsFd, sync::MutexGuard, time::Duration};
 use super::{
     Fatal, UdpSockets,
     lane::Input,
+    pulse::Pulse,
     shared::{BATCH, BATCH_BYTES, Failures, ROUNDS, Shared, rest},
     udp::{Family, Received},
 };
@@ -22,10 +23,10 @@ const CAPACITY: usize = BATCH_BYTES + 2 * DATAGRAM;
 const LINE: usize = 64;
 
 /// Runs until it is stopped, or the device is gone. Several may run, each in its own thread.
-pub(super) fn run(shared: &Shared) -> Result<(), Fatal> {
+pub(super) fn run(shared: &Shared, pulse: &Pulse) -> Result<(), Fatal> {
     let mut walk = Walk::new(shared);
     while !shared.stopping() {
-        walk.turn(None)?;
+        walk.turn(None, pulse)?;
     }
     // The next one that waits for input is to see it, too.
     shared.inbound.wake.signal();
@@ -65,16 +66,16 @@ impl<'a> Walk<'a> {
 
     /// Takes one batch, for which it waits as long as `patience`, with the input held; false when there was none in
     /// this time.
-    pub(super) fn turn(&mut self, patience: Option<Duration>) -> Result<bool, Fatal> {
+    pub(super) fn turn(&mut self, patience: Option<Duration>, pulse: &Pulse) -> Result<bool, Fatal> {
         let (shared, mut limit) = (self.shared, BATCH);
-        let mut input = shared.inbound.input();
+        let mut input = pulse.rests(|| shared.inbound.input());
         let sockets = input.sockets(&shared.sockets);
         if !input.any() || input.rounds >= ROUNDS {
             let patience = if input.any() { Some(Duration::ZERO) } else { patience };
             limit = if input.any() { BATCH } else { 1 };
             let [v4, v6] = waited_for(&sockets);
             let wake = Some((shared.inbound.wake.as_fd(), Interest::Read));
-            let Ok([v4, v6, wake]) = poll::wait([v4, v6, wake], patience) else {
+            let Ok([v4, v6, wake]) = pulse.rests(|| poll::wait([v4, v6, wake], patience)) else {
                 rest(&shared.inbound.wake);
                 return Ok(true);
             };

@@ -14,6 +14,7 @@ pub mod offload;
 mod order;
 mod outbound;
 mod pace;
+mod pulse;
 mod relief;
 mod shared;
 mod sync;
@@ -23,6 +24,7 @@ pub mod workers;
 
 pub use clock::Clock;
 pub use offload::Offload;
+pub use pulse::Beat;
 pub use tun::TunDevice;
 pub use udp::UdpSockets;
 pub use workers::{Fatal, Plane, PlaneSettings, Threads, Workers};

@@ -5,6 +5,7 @@ use std::{io, os::fd::AsFd, sync::MutexGuard};
 use super::{
     Fatal, PlaneSettings, errors,
     lane::Input,
+    pulse::Pulse,
     shared::{BATCH, BATCH_BYTES, Failures, Shared, is_gone, rest},
 };
 use crate::{
@@ -17,17 +18,17 @@ use crate::{
 };
 
 /// Runs until it is stopped, or the device is gone. Several may run, each in its own thread.
-pub(super) fn run(shared: &Shared) -> Result<(), Fatal> {
+pub(super) fn run(shared: &Shared, pulse: &Pulse) -> Result<(), Fatal> {
     let mut walk = Walk::new(shared);
     while !shared.stopping() {
-        let mut input = shared.outbound.input();
+        let mut input = pulse.rests(|| shared.outbound.input());
         if input.any() {
             walk.round(input, BATCH)?;
             continue;
         }
         let waited_for =
             [shared.tun.as_fd(), shared.outbound.wake.as_fd()].map(|fd| Some((fd, Interest::Read)));
-        let Ok([tun, wake]) = poll::wait(waited_for, None) else {
+        let Ok([tun, wake]) = pulse.rests(|| poll::wait(waited_for, None)) else {
             rest(&shared.outbound.wake);
             continue;
         };

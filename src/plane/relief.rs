@@ -11,6 +11,7 @@ use std::{
 
 use super::{
     Fatal, inbound,
+    pulse::Pulse,
     shared::{Shared, rest},
 };
 use crate::sys::{
@@ -60,16 +61,17 @@ impl Relief {
 
 /// The second thread: runs until it is stopped, or the device is gone. While it has the sockets, nobody else waits for
 /// them or is woken for them.
-pub(super) fn run(shared: &Shared) -> Result<(), Fatal> {
+pub(super) fn run(shared: &Shared, pulse: &Pulse) -> Result<(), Fatal> {
     let mut walk = inbound::Walk::new(shared);
     while !shared.stopping() {
-        if poll::wait([Some((shared.relief.wake.as_fd(), Interest::Read))], None).is_err() {
+        let called = [Some((shared.relief.wake.as_fd(), Interest::Read))];
+        if pulse.rests(|| poll::wait(called, None)).is_err() {
             rest(&shared.relief.wake);
             continue;
         }
         shared.relief.wake.clear();
         while shared.relief.is_active() && !shared.stopping() {
-            if !walk.turn(Some(IDLE))? {
+            if !walk.turn(Some(IDLE), pulse)? {
                 shared.relief.give_back();
                 shared.outbound.wake.signal();
             }

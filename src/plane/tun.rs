@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd},
 };
 
 use tun::AbstractDevice;
@@ -17,6 +17,7 @@ use crate::{
         self,
         tun::offload::{CSUM, TSO_ECN, TSO4, TSO6, USO4, USO6},
     },
+    wire::vnet::VNET_HEADER_LEN,
 };
 
 /// Packets that may wait for us in the device; what comes on top is lost. The kernel's WireGuard has 1000, too: what
@@ -58,16 +59,37 @@ impl TunDevice {
         let device = tun::create(&wanted).map_err(|error| explained(name, mtu, error))?;
         let name = device.tun_name().map_err(|error| explained(name, mtu, error))?;
         let mut made = Self { device, name, asked: offload, offloads: 0 };
-        sys::tun::set_nonblocking(made.as_fd())?;
-        if offload == Offload::Auto {
-            made.offloads = made.negotiate();
+        made.set_up()?;
+        Ok(made)
+    }
+
+    /// Takes over a device that another process made, with the packets that wait in it. An error says why it is not
+    /// the device that [`Self::create`] would have made.
+    pub fn adopt(descriptor: OwnedFd, name: &str, mtu: u16, offload: Offload) -> io::Result<Self> {
+        fit(descriptor.as_fd(), name)?;
+        let mut wanted = tun::Configuration::default();
+        wanted.tun_name(name).mtu(mtu).raw_fd(descriptor.into_raw_fd());
+        let device = tun::create(&wanted).map_err(|error| explained(name, mtu, error))?;
+        let mut made = Self { device, name: name.to_owned(), asked: offload, offloads: 0 };
+        if offload == Offload::Off {
+            sys::tun::set_offload(made.as_fd(), 0)?;
+        }
+        made.set_up()?;
+        Ok(made)
+    }
+
+    /// What its maker, or we in its place, settle with the kernel.
+    fn set_up(&mut self) -> io::Result<()> {
+        sys::tun::set_nonblocking(self.as_fd())?;
+        if self.asked == Offload::Auto {
+            self.offloads = self.negotiate();
         }
         // The kernel lets only the machine's own root set it, not that of a user namespace: then the device keeps
         // its 500, and a large burst may lose packets, but there is a tunnel.
-        if let Err(error) = sys::tun::set_queue_length(&made.name, QUEUE_LENGTH) {
-            tracing::info!(device = made.name, %error, "the device keeps the kernel's queue length");
+        if let Err(error) = sys::tun::set_queue_length(&self.name, QUEUE_LENGTH) {
+            tracing::info!(device = self.name, %error, "the device keeps the kernel's queue length");
         }
-        Ok(made)
+        Ok(())
     }
 
     /// The most that this kernel grants.
@@ -124,6 +146,35 @@ impl TunDevice {
 impl AsFd for TunDevice {
     fn as_fd(&self) -> BorrowedFd<'_> {
         sys::tun::descriptor_of(&self.device)
+    }
+}
+
+/// Is this a TUN of that name, in our network namespace, with packets in the form that the walk wants? The error says
+/// what is wrong.
+fn fit(descriptor: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+    const WANTED: libc::c_int = libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
+    let wrong = |what: String| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+    let found = match sys::tun::attached(descriptor) {
+        Ok(found) => found,
+        Err(error) if error.raw_os_error() == Some(libc::EBADFD) => {
+            return wrong("its device is gone".to_owned());
+        }
+        Err(error) => return wrong(format!("it is no TUN device: {error}")),
+    };
+    let sys::tun::Attached { name: own, flags, vnet_header } = found;
+    if own != name {
+        return wrong(format!("it is the device {own}, and {name} is wanted"));
+    }
+    if flags != WANTED {
+        return wrong(format!("its flags are {flags:#x}, and {WANTED:#x} are wanted (TUNGETIFF)"));
+    }
+    if vnet_header != VNET_HEADER_LEN {
+        return wrong(format!("its vnet header has {vnet_header} bytes, and {VNET_HEADER_LEN} are wanted"));
+    }
+    match sys::inherit::tun_is_here(descriptor) {
+        Ok(true) => Ok(()),
+        Ok(false) => wrong("it is in another network namespace".to_owned()),
+        Err(error) => wrong(format!("its network namespace cannot be told: {error}")),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{
     fmt, io,
     net::{IpAddr, SocketAddr},
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
@@ -102,6 +102,19 @@ impl UdpSockets {
     pub fn bind(port: u16, fwmark: u32) -> io::Result<Self> {
         let (v4, v6, port) = bind::both(port, fwmark)?;
         Ok(Self { v4, v6, port, segments: false, gathers: false, dropped: Default::default() })
+    }
+
+    /// Takes over the sockets of another process, with what waits in them. An error says why they are not those that
+    /// [`Self::bind`] would have made.
+    pub fn adopt(v4: OwnedFd, v6: Option<OwnedFd>, port: u16, fwmark: u32) -> io::Result<Self> {
+        let (v4, v6, port) = bind::adopt(v4, v6, port, fwmark)?;
+        for socket in [Some(&v4), v6.as_ref()].into_iter().flatten() {
+            // Where it was never on, there is nothing to be switched off.
+            let _ = socket::disable_gro(socket.as_fd());
+        }
+        let adopted = Self { v4, v6, port, segments: false, gathers: false, dropped: Default::default() };
+        let _told_by_the_process_before = adopted.newly_dropped();
+        Ok(adopted)
     }
 
     /// Lets several datagrams leave and come by one call, where that is wanted and the kernel can do it.

@@ -10,7 +10,13 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use super::{TunDevice, UdpSockets, both, inbound, outbound, relief, shared::Shared, udp::Sent};
+use super::{
+    TunDevice, UdpSockets, both, inbound, outbound,
+    pulse::{Beat, Pulse},
+    relief,
+    shared::Shared,
+    udp::Sent,
+};
 use crate::{
     forward::{Evidence, Forward, Refusal},
     sys::schedule,
@@ -74,7 +80,7 @@ impl Workers {
 pub struct Threads {
     /// How many.
     pub workers: Workers,
-    /// -20 to 19, as nice(1) counts. `None`: `NICE` where the kernel grants it.
+    /// -20 to 19, as nice(1) counts. `None`: -10 where the kernel grants it.
     pub nice: Option<i8>,
 }
 
@@ -83,7 +89,7 @@ pub struct Threads {
 const NICE: i8 = -10;
 
 /// What a data thread runs until it is stopped.
-type Run = fn(&Shared) -> Result<(), Fatal>;
+type Run = fn(&Shared, &Pulse) -> Result<(), Fatal>;
 
 /// Why the loops cannot go on.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -100,6 +106,7 @@ pub enum Fatal {
 pub struct Plane {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
+    pulses: Vec<(String, Arc<Pulse>)>,
 }
 
 impl Plane {
@@ -116,7 +123,7 @@ impl Plane {
         let threads = workers.threads(cores);
         let shared = Arc::new(Shared::new(forward, tun, sockets, settings, threads.len())?);
         // If a later thread cannot be started, dropping this stops the earlier ones.
-        let mut plane = Self { shared, threads: Vec::with_capacity(threads.len()) };
+        let mut plane = Self { shared, threads: Vec::with_capacity(threads.len()), pulses: Vec::new() };
         for (name, run) in threads {
             let first = plane.threads.is_empty();
             plane.spawn(name, first, nice, run)?;
@@ -142,14 +149,15 @@ impl Plane {
     fn spawn(&mut self, name: String, first: bool, nice: Option<i8>, run: Run) -> io::Result<()> {
         let shared = Arc::clone(&self.shared);
         let builder = thread::Builder::new().name(name.clone());
-        let own_name = name.clone();
+        let (own_name, pulse) = (name.clone(), Arc::new(Pulse::default()));
+        self.pulses.push((name.clone(), Arc::clone(&pulse)));
         let thread = builder.spawn(move || {
             if let Err(denied) = take_place(nice)
                 && first
             {
                 denied.tell(nice.is_some());
             }
-            if let Some(fatal) = guarded(&own_name, || run(&shared)) {
+            if let Some(fatal) = guarded(&own_name, || run(&shared, &pulse)) {
                 shared.fail(fatal);
             }
         });
@@ -184,11 +192,6 @@ impl Plane {
         Ok(UdpSockets::bind(port, fwmark)?.with(self.shared.tun.offload()))
     }
 
-    /// The sockets in use.
-    pub fn sockets(&self) -> Arc<UdpSockets> {
-        self.shared.sockets.load_full()
-    }
-
     /// Swaps the sockets under the running loops.
     pub fn adopt(&self, sockets: Arc<UdpSockets>) {
         self.count_drops();
@@ -201,6 +204,21 @@ impl Plane {
     pub fn count_drops(&self) {
         let dropped = self.shared.sockets.load().newly_dropped();
         self.shared.forward.refusals.add(Refusal::ReceiveBufferFull, dropped);
+    }
+
+    /// A look at each data thread, with its name; for a watchdog. It costs them nothing.
+    pub fn beats(&self) -> impl Iterator<Item = (&str, Beat)> {
+        self.pulses.iter().map(|(name, pulse)| (name.as_str(), pulse.look()))
+    }
+
+    /// The device.
+    pub fn tun(&self) -> &TunDevice {
+        &self.shared.tun
+    }
+
+    /// The sockets in use.
+    pub fn sockets(&self) -> Arc<UdpSockets> {
+        self.shared.sockets.load_full()
     }
 
     /// The port in use.

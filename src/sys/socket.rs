@@ -315,6 +315,11 @@ pub fn enable_gro(socket: BorrowedFd<'_>) -> io::Result<()> {
     set(socket, libc::SOL_UDP, libc::UDP_GRO, 1)
 }
 
+/// From now on one by one again.
+pub fn disable_gro(socket: BorrowedFd<'_>) -> io::Result<()> {
+    set(socket, libc::SOL_UDP, libc::UDP_GRO, 0)
+}
+
 /// Does this kernel know how to cut what is sent (UDP_SEGMENT, from Linux 4.18 on)? Nothing is set by asking.
 pub fn can_segment(socket: BorrowedFd<'_>) -> bool {
     set(socket, libc::SOL_UDP, libc::UDP_SEGMENT, 0).is_ok()

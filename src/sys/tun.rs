@@ -32,6 +32,36 @@ pub fn set_offload(tun: BorrowedFd<'_>, offloads: u32) -> io::Result<()> {
     Ok(())
 }
 
+/// What a descriptor of a TUN says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attached {
+    /// The device's name.
+    pub name: String,
+    /// IFF_TUN, IFF_NO_PI, IFF_VNET_HDR, …
+    pub flags: libc::c_int,
+    /// Bytes before each packet.
+    pub vnet_header: usize,
+}
+
+/// The device behind this descriptor (TUNGETIFF). EBADFD: there is none any more; ENOTTY: it is no TUN at all.
+pub fn attached(tun: BorrowedFd<'_>) -> io::Result<Attached> {
+    // SAFETY: all zero is a valid ifreq: it is plain old data.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // SAFETY: TUNGETIFF writes one ifreq.
+    super::checked(unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNGETIFF as _, &mut request) })?;
+    let mut vnet_header: libc::c_int = 0;
+    // SAFETY: TUNGETVNETHDRSZ writes one int.
+    super::checked(unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNGETVNETHDRSZ as _, &mut vnet_header) })?;
+    let name = request.ifr_name.iter().take_while(|byte| **byte != 0).map(|byte| *byte as u8).collect();
+    // SAFETY: TUNGETIFF fills the flags of the union.
+    let flags = libc::c_int::from(unsafe { request.ifr_ifru.ifru_flags }) & 0xffff;
+    Ok(Attached {
+        name: String::from_utf8(name).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?,
+        flags,
+        vnet_header: usize::try_from(vnet_header).unwrap_or(0),
+    })
+}
+
 /// One read: one packet, or EAGAIN.
 pub fn read(tun: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     // SAFETY: `buffer` is writable for its length.

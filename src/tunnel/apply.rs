@@ -62,7 +62,9 @@ impl Tunnel {
         for peer in self.peers.iter_mut() {
             if peer.persistent_keepalive > 0 {
                 peer.keepalive_at_once = true;
-                self.timers.set(peer.shared.id, Timer::Persistent, now.boot);
+                // A peer that is to be called has its turn then.
+                let turn = self.timers.at(peer.shared.id, Timer::Resume).unwrap_or(now.boot);
+                self.timers.set(peer.shared.id, Timer::Persistent, turn);
             } else if peer.shared.staged() > 0 && !self.timers.is_set(peer.shared.id, Timer::Retransmit) {
                 self.timers.set(peer.shared.id, Timer::Retransmit, now.boot);
             }
@@ -139,6 +141,7 @@ impl Tunnel {
     /// Erases sessions and handshake, and asks for no new one. What is staged stays.
     pub(super) fn drop_secrets(&mut self, id: PeerId, now: Now) {
         self.timers.clear(id, Timer::Retransmit);
+        self.timers.clear(id, Timer::Resume);
         self.erase_sessions(id, now);
         let Some(peer) = self.peers.of_mut(id) else { return };
         let pending = peer.handshake.pending.take().map(|pending| pending.index());

@@ -19,6 +19,7 @@ impl Tunnel {
             let Some((id, timer)) = self.timers.pop_due(now.boot) else { return };
             match timer {
                 Timer::Retransmit => self.initiation_unanswered(id, now),
+                Timer::Resume => self.session_wanted(id, now),
                 Timer::Unanswered => self.data_unanswered(id, now),
                 Timer::Keepalive => self.keepalive_owed(id, now),
                 Timer::Persistent => self.persistent_keepalive_due(id, now),

@@ -8,8 +8,8 @@
 //!
 //! The files, by the walk: [`change`] and `apply` (what is asked), `receive` (handshake messages that came),
 //! `send` (those that go), `hooks` (what the data threads raised), `expire` (what time brings), `expiry` (what the
-//! wall clock brings), [`status`], [`sample`] and [`event`] (what is seen). What they work on: `peer` (one peer's
-//! truth) with `keypairs` (its sessions),
+//! wall clock brings), `resume` (what a process before us knew), [`status`], [`sample`] and [`event`] (what is seen).
+//! What they work on: `peer` (one peer's truth) with `keypairs` (its sessions),
 //! `routes`, `indices`, `timers`, `load` with `limiter`, and `outbox` (both queues that leave the room).
 
 mod apply;
@@ -25,6 +25,7 @@ mod load;
 mod outbox;
 mod peer;
 mod receive;
+mod resume;
 mod routes;
 pub mod sample;
 mod send;
@@ -41,6 +42,7 @@ pub use change::{AllowedIpOp, Change, ChangeError, Expires, MAX_PEERS, PeerChang
 pub use event::Event;
 pub use expire::EXPIRE_BATCH;
 pub use outbox::{EVENT_QUEUE, TRANSMIT_QUEUE};
+pub use resume::Remembered;
 pub use sample::{PeerSample, Sample};
 pub use status::{PeerStatus, Status};
 
@@ -126,6 +128,8 @@ pub struct Tunnel {
     timestamp_floor: Tai64n,
     /// How many changes were asked for.
     generation: u64,
+    /// The newest that any peer was sent.
+    newest_timestamp: Tai64n,
 }
 
 impl Tunnel {
@@ -147,6 +151,7 @@ impl Tunnel {
             handovers: VecDeque::new(),
             timestamp_floor: Tai64n::default(),
             generation: 0,
+            newest_timestamp: Tai64n::default(),
         }
     }
 
@@ -289,6 +294,16 @@ impl Tunnel {
     /// A peer's key and name.
     pub fn peer_name(&self, id: PeerId) -> Option<(PublicKey, String)> {
         self.peers.of(id).map(|peer| (peer.shared.public_key, peer.label()))
+    }
+
+    /// Our own key, if we have one.
+    pub fn public_key(&self) -> Option<PublicKey> {
+        self.ours.as_ref().map(|ours| *ours.identity.public_key())
+    }
+
+    /// How many peers there are.
+    pub fn peer_count(&self) -> usize {
+        self.peers.len()
     }
 
     /// Counts what is refused, with its evidence.

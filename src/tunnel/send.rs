@@ -75,6 +75,7 @@ impl Tunnel {
         let peer = self.peers.of_mut(id)?;
         peer.handshake.sent = Some(now.boot);
         let timestamp = peer.handshake.next_timestamp(now.wall);
+        self.newest_timestamp = self.newest_timestamp.max(timestamp);
         match initiate(peer.remote.as_ref()?, index, timestamp, &mut *self.rng) {
             Ok((pending, initiation)) => {
                 if let Some(before) = peer.handshake.pending.replace(pending) {

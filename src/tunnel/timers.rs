@@ -10,6 +10,8 @@ use crate::forward::{PeerId, Time};
 pub(super) enum Timer {
     /// An initiation was sent and not answered: send another.
     Retransmit,
+    /// The peer had a session with the process before us: call it.
+    Resume,
     /// Data was sent and nothing came back: try a new handshake.
     Unanswered,
     /// Data came and nothing was sent back: send an empty packet.
@@ -48,6 +50,11 @@ impl Timers {
     /// Is there a deadline of this kind?
     pub(super) fn is_set(&self, peer: PeerId, timer: Timer) -> bool {
         self.set.contains_key(&(peer, timer))
+    }
+
+    /// The deadline of this kind.
+    pub(super) fn at(&self, peer: PeerId, timer: Timer) -> Option<Time> {
+        self.set.get(&(peer, timer)).copied()
     }
 
     /// No deadline of this peer at all.

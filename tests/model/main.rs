@@ -6,6 +6,7 @@ mod handshakes;
 mod load;
 mod many;
 mod random;
+mod restart;
 mod roaming;
 mod rotation;
 mod sleep;

@@ -18,7 +18,7 @@ use vpnd::{
         Arrival, Carriers, Deliveries, Endpoint, Evidence, Forward, Intake, Local, Merge, Outbound, Peer,
         Refusal, Session, Time,
     },
-    noise::{PrivateKey, PublicKey},
+    noise::{PrivateKey, PublicKey, Tai64n},
     tunnel::{AllowedIpOp, Change, Event, Now, PeerChange, PeerStatus, Timing, Transmit, Tunnel},
     wire::{
         ecn::Ecn,
@@ -228,6 +228,38 @@ impl World {
         });
         self.apply(n, Change::PrivateKey(Some(key(n))));
         n
+    }
+
+    /// The process of `n` dies, and another one takes its place at once, with the same key and peers. It has what a
+    /// daemon keeps: where its peers were, and, `floor`, from which timestamp on it may begin. Those with whom it had a
+    /// session are called within a moment.
+    pub fn restart(&mut self, n: usize, floor: Tai64n) {
+        let known: Vec<_> = (0..self.nodes.len())
+            .filter(|&other| other != n)
+            .filter_map(|other| {
+                let key = self.nodes[other].public_key();
+                let live = self.status(n, other).session_age.is_some();
+                self.nodes[n].tunnel.remembered(&key).map(|known| (other, known, live))
+            })
+            .collect();
+        self.replace(n);
+        self.nodes[n].tunnel.never_before(floor);
+        for (other, known, live) in known {
+            self.introduce(n, other);
+            let call = live.then_some(self.now);
+            let key = self.nodes[other].public_key();
+            assert!(self.nodes[n].tunnel.resume(&key, known, call));
+        }
+        self.pump(n);
+    }
+
+    /// The process of `n` dies, and the next one knows nothing but its key.
+    pub fn replace(&mut self, n: usize) {
+        let forward = Forward::new(Box::new(|| {}));
+        let rng = Box::new(ChaCha8Rng::seed_from_u64(self.rng.next_u64()));
+        let tunnel = Tunnel::new(forward.clone(), Timing::default(), rng);
+        (self.nodes[n].tunnel, self.nodes[n].forward) = (tunnel, forward);
+        self.apply(n, Change::PrivateKey(Some(self.nodes[n].private_key.clone())));
     }
 
     /// `a` gets `b` as a peer, with its endpoint and its inner address.

@@ -54,6 +54,7 @@ impl Bench {
         let config = self.host.folder().join("vpnd.toml");
         let mut command = Command::new(VPND);
         command.arg("--config").arg(config).arg("--run-dir").arg(self.run_dir());
+        command.arg("--state-dir").arg(self.host.folder().join("vpnd.state"));
         self.host.spawn(label, command).expect("it can be started")
     }
 

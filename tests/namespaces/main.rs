@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests measure how long things take")]
 
 mod battery;
+mod clock;
 #[path = "../common/mod.rs"]
 mod common;
 mod cryptokey;
@@ -17,6 +18,7 @@ mod interop;
 mod life;
 mod live;
 mod loops;
+mod manager;
 mod many;
 mod marks;
 mod mixed;
@@ -30,6 +32,7 @@ mod policy;
 mod refusals;
 mod relay;
 mod reload;
+mod restart;
 mod roaming;
 mod secrets;
 mod sources;

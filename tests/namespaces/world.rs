@@ -346,7 +346,8 @@ pub fn start_other(host: &Host, kind: Kind, conf: &str, address: &[String], mtu:
     Running::Other(process, sockets)
 }
 
-fn wg_in(host: &Host, sockets: &Path, arguments: &[&str]) -> String {
+/// `wg ARGUMENTS` with this folder of control sockets.
+pub fn wg_in(host: &Host, sockets: &Path, arguments: &[&str]) -> String {
     let mut command = with_control_sockets(sockets, Path::new("wg"));
     command.args(arguments);
     run(host, command)

@@ -256,6 +256,7 @@ impl Driver<'_> {
         self.change_tunnel(changes, &target.seen);
         self.resolver.set_mark(target.mark);
         self.resolver.follow(followed(&target.peers));
+        self.whereabouts.follow(&target.peers);
         self.tunnel.publish();
         if target.own_table == 0 && self.own_table != 0 {
             self.host.release_table().await;
