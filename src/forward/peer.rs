@@ -188,6 +188,14 @@ impl Peer {
         self.staged_sent(&datagrams, now);
         datagrams
     }
+    /// The last step, where packets came faster than they could be sent: it is the current one, and those that were
+    /// staged since are lost, as later ones would overtake them. Says how many.
+    pub fn hand_over_at_last(&self, session: &Arc<Session>) -> usize {
+        let mut staged = self.lock_staged();
+        let lost = std::mem::take(&mut *staged).len();
+        self.current.store(Some(session.clone()));
+        lost
+    }
     fn staged_sent(&self, datagrams: &[StagedDatagram], now: Time) {
         if datagrams.is_empty() {
             return;

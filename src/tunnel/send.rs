@@ -15,8 +15,9 @@ use crate::{
 };
 
 /// Turns in which staged packets may leave before data threads get the session. Where packets come faster than
-/// they can be sent it has to end some time; those of the last turn may be overtaken.
-const HANDOVER_TURNS: u32 = 4;
+/// they can be sent, so that the queue overflows anyway, it has to end some time: what waits in the last turn is lost,
+/// not overtaken.
+const HANDOVER_TURNS: u32 = 16;
 
 /// A session on its way to the data threads: what was staged is being sent.
 pub(super) struct Handover {
@@ -156,17 +157,18 @@ impl Tunnel {
     fn hand_over(&mut self, handover: Handover) -> usize {
         let Handover { peer: id, session, now, turns } = handover;
         let Some(peer) = self.peers.of(id) else { return 0 };
-        let last = turns + 1 == HANDOVER_TURNS;
-        let staged = match last {
-            true => peer.shared.set_current(Some(session.clone()), now),
-            false => peer.shared.hand_over(&session, now),
-        };
+        if turns + 1 == HANDOVER_TURNS {
+            let lost = peer.shared.hand_over_at_last(&session);
+            self.forward.refusals.add(Refusal::StagedOverflow, lost as u64);
+            return 0;
+        }
+        let staged = peer.shared.hand_over(&session, now);
         let count = staged.len();
         for datagram in staged {
             self.transmit(id, datagram.outer, datagram.bytes.into());
         }
         self.arm_activity_timers(id, now);
-        if count > 0 && !last {
+        if count > 0 {
             self.handovers.push_back(Handover { peer: id, session, now, turns: turns + 1 });
         }
         count

@@ -85,6 +85,19 @@ fn a_session_is_handed_over_when_all_that_was_staged_has_left() {
 }
 
 #[test]
+fn what_came_faster_than_it_could_be_sent_is_lost_and_not_overtaken() {
+    let (peer, session, budget) = (peer(), session(1), Budget::new(1 << 20));
+    peer.stage(&[1; 20]);
+    assert_eq!(peer.hand_over(&session, NOW).len(), 1);
+    for _ in 0..3 {
+        assert!(peer.reserve_or_stage(1, one(&[2; 20], 0), &budget, NOW).is_err());
+    }
+    assert_eq!(peer.hand_over_at_last(&session), 3);
+    assert!(peer.seals_with(&session) && peer.staged() == 0);
+    assert_eq!(peer.reserve(1, NOW).expect("a session").counter, 1, "none of the three took a counter");
+}
+
+#[test]
 fn what_was_staged_counts_as_data_sent() {
     let peer = peer();
     peer.stage(&[1; 20]);
