@@ -123,6 +123,6 @@ make_world() {
   make_files
   make_kernel_peer
   # Routes and addresses of IPv6 settle for a moment after a device came up.
-  until_true 20 settled
+  until_true settled
   traces >/tmp/before
 }

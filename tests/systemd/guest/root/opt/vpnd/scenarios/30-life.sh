@@ -4,7 +4,7 @@ scenario_a_hangup_is_named_in_the_journal_and_ends_nothing() {
   local pid
   pid=$(property vpnd@vpn0 MainPID)
   systemctl kill -s HUP vpnd@vpn0
-  until_true 10 said vpnd@vpn0 'SIGHUP'
+  until_true said vpnd@vpn0 'SIGHUP'
   pings left 10.77.0.2
   equal "$(property vpnd@vpn0 MainPID)" "$pid" "the process"
 }
@@ -45,7 +45,7 @@ while_tcp_runs() {
   local listener sender
   in_host right timeout 120 socat -u TCP-LISTEN:5000,bind=10.77.0.2,reuseaddr CREATE:/tmp/received &
   listener=$!
-  until_true 10 listens right
+  until_true listens right
   rm -f /tmp/over
   (
     set +x
@@ -56,7 +56,7 @@ while_tcp_runs() {
     done
   ) | tee /tmp/sent | timeout 120 socat -u - TCP:10.77.0.2:5000 &
   sender=$!
-  until_true 10 test -s /tmp/received
+  until_true test -s /tmp/received
   "$@"
   sleep 1
   touch /tmp/over
@@ -81,7 +81,7 @@ restart_both() {
 scenario_a_restart_under_load_keeps_the_interface_and_its_tcp_connections() {
   standing >/tmp/running
   while_tcp_runs restart_both
-  until_true 10 as_it_was
+  until_true as_it_was
   equal "$(property vpnd@vpn0 NRestarts,ActiveState)" "0 active" "restarts that nobody asked for"
 }
 
@@ -93,7 +93,7 @@ scenario_the_kernels_sessions_are_back_after_a_restart_before_anybody_sends() {
   before=$(handshake wg0 vpn0)
   sleep 1
   systemctl restart vpnd@vpn0
-  until_true 10 newer_handshake "$before"
+  until_true newer_handshake "$before"
   pings kernel 10.77.0.1
 }
 
@@ -102,7 +102,7 @@ kill_both() {
   for unit in vpnd@vpn0 vpnd@vpn1; do
     systemctl reset-failed $unit
     systemctl kill -s KILL $unit
-    until_true 20 restarted $unit 1
+    until_true restarted $unit 1
     taken_over $unit
   done
 }
@@ -110,7 +110,7 @@ kill_both() {
 scenario_after_kill_9_under_load_systemd_starts_it_anew_and_nothing_is_lost_or_doubled() {
   standing >/tmp/running
   while_tcp_runs kill_both
-  until_true 10 as_it_was
+  until_true as_it_was
   pings left 10.77.0.2
   pings right 203.0.113.1
   pings left 10.77.0.3
@@ -140,15 +140,15 @@ scenario_the_watchdog_ends_a_process_whose_data_thread_is_stuck_and_the_tunnel_l
   pings left 10.77.0.2
   standing >/tmp/running
   stall
-  until_true 30 stuck
-  until_true 30 said vpnd@vpn0 'Watchdog timeout'
+  until_true stuck
+  until_true said vpnd@vpn0 'Watchdog timeout'
   # Who is traced does not die before its tracer looks.
   kill "$strace"
   wait "$strace" || true
-  until_true 30 restarted vpnd@vpn0 1
+  until_true restarted vpnd@vpn0 1
   taken_over vpnd@vpn0
   pings right 10.77.0.1
-  until_true 10 as_it_was
+  until_true as_it_was
   rm /run/systemd/system/vpnd@vpn0.service.d/watchdog.conf
   systemctl daemon-reload
 }
