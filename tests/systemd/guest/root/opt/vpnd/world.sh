@@ -96,6 +96,9 @@ allowed_ips = ["10.77.0.3/32", "fd77::3/128"]
 TOML
   mkdir -p /etc/systemd/system/vpnd@vpn1.service.d
   printf '[Service]\nNetworkNamespacePath=/run/netns/right\n' >/etc/systemd/system/vpnd@vpn1.service.d/right.conf
+  # An emulated processor that has a tenth of a real one takes longer than the unit's ten seconds to run even `sh`.
+  mkdir -p /etc/systemd/system/vpnd@.service.d
+  printf '[Service]\nTimeoutStopSec=90\n' >/etc/systemd/system/vpnd@.service.d/patience.conf
   systemctl daemon-reload
 }
 
