@@ -84,11 +84,6 @@ bench-micro: ## What each step of a packet's walk costs
 	cargo bench --locked -p vpnd-micro
 	cargo run --quiet --locked -p vpnd-bench -- --micro target/criterion
 
-test-systemd: ## The unit under a real systemd, with the kernel's own WireGuard as a peer: a guest in qemu
-	@tests/setup/packages $(APT_SYSTEMD)
-	cargo build --locked --bin vpnd
-	tests/systemd/run target/debug/vpnd
-
 # The same sources make the same bytes, wherever they lie and whoever builds them: no path of this machine and no moment
 # but that of the changelog gets into the package.
 PACKAGE := target/package
@@ -99,12 +94,16 @@ AS_ELSEWHERE = SOURCE_DATE_EPOCH=$$(date -d "$$(sed -n 's/^ -- .*>  //p' packagi
 DEB_REVISION ?= 1
 # Not target/debian, which cargo-deb empties.
 DEB_FOLDER ?= target/deb
+# package-parts FOLDER: what the program that lies there writes for its package.
+define package-parts
+@rm -rf $(PACKAGE) && mkdir -p $(PACKAGE)/man
+$(1)/vpnd man $(PACKAGE)/man
+for shell in bash zsh fish; do $(1)/vpnd completions $$shell >$(PACKAGE)/vpnd.$$shell; done
+endef
 deb: tools-deb ## The Debian package, in target/deb
 	$(AS_ELSEWHERE) cargo build --release --locked --bin vpnd
 	@mkdir -p $(DEB_FOLDER)
-	@rm -rf $(PACKAGE) && mkdir -p $(PACKAGE)/man
-	target/release/vpnd man $(PACKAGE)/man
-	for shell in bash zsh fish; do target/release/vpnd completions $$shell >$(PACKAGE)/vpnd.$$shell; done
+	$(call package-parts,target/release)
 	$(AS_ELSEWHERE) $(PEERS)/bin/cargo-deb --no-build --locked --quiet --deb-revision $(DEB_REVISION) --output $(DEB_FOLDER)/
 
 test-deb: deb ## Installs, upgrades, removes and purges the package in a Debian of its own; lintian; as root, some minutes
@@ -114,6 +113,15 @@ test-deb: deb ## Installs, upgrades, removes and purges the package in a Debian 
 
 test-reproducible: deb ## Builds the package once more in another folder, and compares the bytes; another release build
 	tests/package/again "$$(echo target/deb/vpnd_*-$(DEB_REVISION)_*.deb)"
+
+# The same package in all but the program, which is the quick build.
+test-systemd: tools-deb ## The package under a real systemd, with the kernel's own WireGuard as a peer: a guest in qemu
+	@tests/setup/packages $(APT_SYSTEMD)
+	cargo build --locked --bin vpnd
+	$(call package-parts,target/debug)
+	@mkdir -p target/systemd
+	$(PEERS)/bin/cargo-deb --no-build --locked --quiet --profile dev --strip --fast --output target/systemd/vpnd.deb
+	tests/systemd/run target/systemd/vpnd.deb
 
 install: ## Binary, unit and sample files, below DESTDIR and PREFIX
 	cargo build --release --locked

@@ -118,6 +118,9 @@ make_kernel_peer() {
   ip -n kernel link set wg0 up mtu 1420
 }
 
+# The first time, and over what is installed.
+install_package() { dpkg --install /opt/vpnd/vpnd.deb; }
+
 settled() { diff <(traces) <(sleep 1 && traces); }
 
 make_world() {

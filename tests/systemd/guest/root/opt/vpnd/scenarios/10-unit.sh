@@ -1,5 +1,13 @@
 # The unit under a real systemd: it starts, says ready, carries packets, and is as confined as it says.
 
+scenario_the_package_brings_user_folders_and_completions_and_starts_nothing() {
+  equal "$(stat -c '%U %G %a' /etc/vpnd /var/lib/vpnd | paste -s -d,)" "vpnd vpnd 750,vpnd vpnd 700" "the folders"
+  getent passwd vpnd | grep -F nologin
+  bash -n /usr/share/bash-completion/completions/vpnd
+  property vpnd@vpn0 FragmentPath | grep -E '^(/usr)?/lib/systemd/system/vpnd@\.service$'
+  equal "$(systemctl list-units --no-legend --state=active,failed 'vpnd@*')" "" "what runs"
+}
+
 scenario_systemd_accepts_the_unit_without_a_word() {
   local said
   said=$(systemd-analyze verify vpnd@vpn0.service 2>&1)

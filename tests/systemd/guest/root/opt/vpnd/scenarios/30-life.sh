@@ -43,18 +43,18 @@ standing() {
 # A number each 50 ms over one TCP connection, while a command runs: all arrive, in order, through the same connection.
 while_tcp_runs() {
   local listener sender
-  in_host right timeout 120 socat -u TCP-LISTEN:5000,bind=10.77.0.2,reuseaddr CREATE:/tmp/received &
+  in_host right timeout 300 socat -u TCP-LISTEN:5000,bind=10.77.0.2,reuseaddr CREATE:/tmp/received &
   listener=$!
   until_true listens right
   rm -f /tmp/over
   (
     set +x
-    for n in $(seq 2000); do
+    for n in $(seq 6000); do
       echo "$n"
       if [ -e /tmp/over ]; then break; fi
       sleep 0.05
     done
-  ) | tee /tmp/sent | timeout 120 socat -u - TCP:10.77.0.2:5000 &
+  ) | tee /tmp/sent | timeout 300 socat -u - TCP:10.77.0.2:5000 &
   sender=$!
   until_true test -s /tmp/received
   "$@"
@@ -83,6 +83,24 @@ scenario_a_restart_under_load_keeps_the_interface_and_its_tcp_connections() {
   while_tcp_runs restart_both
   until_true as_it_was
   equal "$(property vpnd@vpn0 NRestarts,ActiveState)" "0 active" "restarts that nobody asked for"
+}
+
+upgrade_the_package() {
+  local unit before=()
+  for unit in vpnd@vpn0 vpnd@vpn1; do before+=("$(property $unit MainPID)"); done
+  install_package
+  for unit in vpnd@vpn0 vpnd@vpn1; do
+    [ "$(property $unit MainPID)" != "${before[0]}" ] || fail "$unit still runs the program from before"
+    before=("${before[@]:1}")
+    taken_over $unit
+  done
+  pings right 10.77.0.1 -c 1
+}
+
+scenario_an_upgrade_of_the_package_under_load_keeps_the_interface_and_its_tcp_connections() {
+  standing >/tmp/running
+  while_tcp_runs upgrade_the_package
+  until_true as_it_was
 }
 
 newer_handshake() { [ "$(handshake wg0 vpn0)" -gt "$1" ]; }
@@ -214,6 +232,27 @@ scenario_stop_leaves_nothing_behind() {
     said $unit 'stopped, nothing left behind'
   done
   diff /tmp/before <(traces)
+}
+
+scenario_removing_the_package_ends_its_tunnels_and_leaves_nothing_but_what_people_wrote() {
+  local unit file
+  systemctl start vpnd@vpn0 vpnd@vpn1
+  pings left 10.77.0.2
+  dpkg --listfiles vpnd >/tmp/files
+  grep -Fx /usr/bin/vpnd /tmp/files
+  dpkg --remove vpnd
+  for unit in vpnd@vpn0 vpnd@vpn1; do
+    equal "$(property $unit ActiveState)" inactive $unit
+  done
+  diff /tmp/before <(traces)
+  while read -r file; do
+    if [ ! -d "$file" ]; then refused test -e "$file"; fi
+  done </tmp/files
+  test -e /var/lib/vpnd
+  dpkg --purge vpnd
+  refused test -e /var/lib/vpnd
+  test -s /etc/vpnd/vpn1.toml
+  test -s /etc/vpnd/vpn1.key
 }
 
 scenario_no_system_call_was_refused() {
