@@ -52,7 +52,7 @@ namespaces: peers ## Tests that make namespaces and real tunnels, with every oth
 
 # Each line for [interface]; offloads on, off, and several workers.
 MATRIX := offload="auto" offload="off" workers=1 workers=2 workers=4
-matrix: tools-test peers ## The namespace and interop tests with offloads on, off, and with 1, 2 and 4 workers: half an hour
+matrix: tools-test peers ## The namespace and interop tests with offloads on, off, and with 1, 2 and 4 workers; takes long
 	@for lines in $(foreach lines,$(MATRIX),'$(lines)'); do \
 	  echo "=== [interface] $$lines"; \
 	  VPND_TEST_INTERFACE="$$lines" cargo test --locked --no-fail-fast --test namespaces -- --test-threads=2 || failed+=" $$lines"; \

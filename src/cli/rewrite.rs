@@ -3,7 +3,7 @@
 use std::{
     ffi::OsString,
     fmt,
-    fs::{self, File, OpenOptions, Permissions},
+    fs::{self, File, OpenOptions, Permissions, TryLockError},
     io::{self, Write},
     os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown},
     path::{Path, PathBuf},
@@ -15,10 +15,7 @@ use std::{
 use zeroize::Zeroizing;
 
 use super::disk::{self, FileError, ReadError};
-use crate::{
-    config::{Config, EditError},
-    sys::file::try_lock,
-};
+use crate::config::{Config, EditError};
 
 /// How long another command may take with the files of the same folder: 100 times this.
 const TURN: Duration = Duration::from_millis(100);
@@ -218,10 +215,11 @@ fn lock(folder: &Path) -> Result<File, RewriteError> {
     };
     let file = File::open(folder).map_err(failed)?;
     for _ in 0..TURNS {
-        if try_lock(&file).map_err(failed)? {
-            return Ok(file);
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) => thread::sleep(TURN),
+            Err(TryLockError::Error(error)) => return Err(failed(error).into()),
         }
-        thread::sleep(TURN);
     }
     let why = format!(
         "another command has held {} for {} s; try again when it has ended",

@@ -7,7 +7,7 @@ use std::time::Duration;
 use std::{fs, io};
 
 use tokio::net::{UnixListener, UnixStream};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 /// Why a socket could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -186,9 +186,26 @@ pub(super) async fn listen(
     let listener = UnixListener::bind(&bound).map_err(io_error("listen at", &bound))?;
     let made = fs::symlink_metadata(&bound).map_err(io_error("look at", &bound))?;
     access.give(&bound)?;
+    let turn = take_turn(folder).await;
     take_place(&bound, &path, name).await?;
+    drop(turn);
     let (inode, maker) = ((made.dev(), made.ino()), (made.uid(), made.gid()));
     Ok((listener, SocketFile { path, inode, maker }))
+}
+
+/// Of several that start at once, one at a time moves files about (flock on the folder): a third could otherwise take
+/// the place of a live one that is being put back. Whoever may read the folder could hold the lock for ever, so that
+/// the patience is bounded; without the lock it is as safe for all but that third.
+async fn take_turn(folder: &Path) -> Option<fs::File> {
+    let file = fs::File::open(folder).ok()?;
+    for _ in 0..400 {
+        match file.try_lock() {
+            Ok(()) => return Some(file),
+            Err(fs::TryLockError::WouldBlock) => sleep(Duration::from_millis(5)).await,
+            Err(fs::TryLockError::Error(_)) => return None,
+        }
+    }
+    None
 }
 
 /// Puts `bound` at `path`. Each round either succeeds, or finds a live holder, or clears one stale file away;

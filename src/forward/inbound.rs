@@ -197,6 +197,7 @@ impl Forward {
             self.raise(peer, Raised::ROAMED);
         }
         if session.confirm() {
+            peer.renew(session);
             self.raise(peer, Raised::CONFIRMED);
         }
         // Only for the session that we seal with: behind an older one there is a newer already.

@@ -196,6 +196,16 @@ impl Peer {
         self.current.store(Some(session.clone()));
         lost
     }
+    /// The peer has proven itself with a session that we answered: the answer to what it sent is sealed with that one
+    /// already (the kernel's `wg_noise_received_with_keypair`), since a peer that restarted has no other. The upper half
+    /// follows. Not where there was no session, or packets wait: then it hands over in order.
+    pub(super) fn renew(&self, session: &Arc<Session>) {
+        let staged = self.lock_staged();
+        let older = |current: &Session| current.start().birth < session.start().birth;
+        if staged.len() == 0 && self.current.load().as_deref().is_some_and(older) {
+            self.current.store(Some(session.clone()));
+        }
+    }
     fn staged_sent(&self, datagrams: &[StagedDatagram], now: Time) {
         if datagrams.is_empty() {
             return;

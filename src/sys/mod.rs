@@ -3,7 +3,6 @@
 
 pub mod clock; // CLOCK_BOOTTIME
 pub mod event; // eventfd: waking a data thread
-pub mod file; // locks
 pub mod inherit; // descriptors that outlive a process
 pub mod namespace; // namespaces and mounts, for the lab
 pub mod packet; // AF_PACKET: what really passes a device

@@ -98,6 +98,30 @@ fn what_came_faster_than_it_could_be_sent_is_lost_and_not_overtaken() {
 }
 
 #[test]
+fn a_session_with_which_the_peer_proved_itself_takes_the_place_of_an_older_one_alone() {
+    let young = |index, birth| {
+        let (local, remote) = (Index(index), Index(index));
+        let start = SessionStart { local, remote, initiator: false, birth, rekey_after: REKEY_AFTER_TIME };
+        Session::new(start, &SessionKeys { send: [3; 32], receive: [3; 32] })
+    };
+    let (peer, old) = (peer(), session(1));
+    let [same, new] = [NOW, NOW + Duration::from_secs(1)].map(|birth| young(2, birth));
+    peer.renew(&new);
+    assert!(peer.current().is_none(), "the first one is handed over");
+    peer.set_current(Some(old.clone()), NOW);
+    peer.renew(&same);
+    assert!(peer.seals_with(&old), "of two that were made at once the upper half chooses");
+    peer.stage(&[1; 20]);
+    peer.renew(&new);
+    assert!(peer.seals_with(&old), "nothing overtakes what waits");
+    peer.purge_staged();
+    peer.renew(&new);
+    assert!(peer.seals_with(&new));
+    peer.renew(&old);
+    assert!(peer.seals_with(&new), "a late packet of the old one switches nothing back");
+}
+
+#[test]
 fn what_was_staged_counts_as_data_sent() {
     let peer = peer();
     peer.stage(&[1; 20]);

@@ -41,6 +41,21 @@ fn the_first_authentic_packet_confirms_the_responders_session_and_no_later_one_d
     }
 }
 
+/// A peer that restarted has lost the old session: an answer that is sealed with it is lost.
+#[test]
+fn the_answer_to_the_first_packet_of_a_new_session_is_sealed_with_it() {
+    let mut two = Two::new();
+    let [_, before] = sessions(0x0300_0003, 0x0400_0004, Time(1));
+    two.to_left.set_current(Some(before.clone()), Time(1));
+    let mut forged = two.sealed_by_left();
+    forged[40] ^= 1;
+    two.right.inbound(LEFT, &mut forged, START);
+    assert!(two.to_left.seals_with(&before));
+    let mut datagram = two.sealed_by_left();
+    assert!(matches!(two.right.inbound(LEFT, &mut datagram, START), Inbound::Deliver(_)));
+    assert!(two.to_left.seals_with(&two.right_session));
+}
+
 #[test]
 fn a_keepalive_is_received_but_owes_nothing() {
     let two = Two::new();
