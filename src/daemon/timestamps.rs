@@ -59,7 +59,9 @@ impl Timestamps {
                 let file = path.display();
                 // Where nothing was ever kept, this is the first start; where other records are, this one was lost.
                 match is_empty(folder) {
-                    true => info!(%file, "no earlier run with this key is known here; its timestamps are kept from now on"),
+                    true => {
+                        info!(%file, "no earlier run with this key is known here; its timestamps are kept from now on")
+                    }
                     false => warn!(%file, "no timestamps of earlier runs are kept for this key: {MEANING}"),
                 }
                 Tai64n::default()

@@ -49,7 +49,10 @@ fn what_is_removed_or_flushed_comes_back_within_a_second_and_is_counted() {
     let operation = operation(&node);
     assert!(operation["put_back"].as_u64().expect("a count") >= 12, "{operation}");
     assert!(operation["put_back_last"].as_str().expect("words").contains("add "), "{operation}");
-    assert_eq!((&operation["contested"], &operation["differs"]), (&false.into(), &serde_json::json!([])));
+    assert_eq!(operation["differs"], serde_json::json!([]));
+    // On a busy machine one theft is mended while it goes on, more than once: then it looks like a fight.
+    let rounds = node.log().matches("put back what another program removed").count();
+    assert!(rounds > thefts.len() || operation["contested"] == false, "{rounds} rounds: {operation}");
 }
 
 /// One peer that has all kinds of prefixes.
