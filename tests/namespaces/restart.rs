@@ -264,6 +264,8 @@ fn where_both_ends_began_the_session_it_is_back_at_once() {
     service.reached();
     // The far end began this session; the next one is ours, as it is we who call; the one after that, too.
     for _ in 0..2 {
+        // A responder takes one initiation in 20 ms from a peer: the calls of two processes are further apart.
+        std::thread::sleep(Duration::from_millis(100));
         service.manager.restart("KILL");
         service.reaches();
     }
