@@ -10,6 +10,7 @@ APT_TEST := $(APT_DEMO) wireguard-tools wireguard-go iperf3 iproute2 iptables ip
 APT_SYSTEMD := gcc libc6-dev qemu-system-x86 mmdebstrap debian-archive-keyring e2fsprogs
 APT_DEB := gcc libc6-dev binutils dpkg-dev
 APT_TEST_DEB := $(APT_DEB) lintian mmdebstrap debian-archive-keyring man-db bash zsh fish
+APT_PANELS := python3 python3-venv
 APT_BENCH := gcc libc6-dev iperf3 iputils-ping
 # Programs to compare with; the bench measures those that it finds.
 APT_BENCH_PEERS := wireguard-go wireguard-tools nebula openvpn openssl
@@ -17,7 +18,7 @@ APT_BENCH_PEERS := wireguard-go wireguard-tools nebula openvpn openssl
 PEER_PROFILE := CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off \
 	CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_DEBUG=false
 
-.PHONY: help demo test lint walls unit namespaces deny portable matrix long fuzz test-systemd deb test-deb \
+.PHONY: help demo test lint walls unit namespaces deny portable matrix panels long fuzz test-systemd deb test-deb \
 	test-reproducible install install-files uninstall tools-demo tools-test tools-deb peers bench bench-peers bench-micro tools-bench
 
 help: ## List the targets
@@ -57,6 +58,13 @@ matrix: tools-test peers ## The namespace and interop tests with offloads on, of
 	  echo "=== [interface] $$lines"; \
 	  VPND_TEST_INTERFACE="$$lines" cargo test --locked --no-fail-fast --test namespaces -- --test-threads=2 || failed+=" $$lines"; \
 	done; [ -z "$${failed:-}" ] || { echo "failed with:$$failed" >&2; exit 1; }
+
+# In the versions that docs/programs-of-others.md tells of.
+panels: tools-test peers ## Exporters and panels from crates.io and PyPI, unchanged, against vpnd
+	@tests/setup/packages $(APT_PANELS)
+	@$(PEER_PROFILE) tests/setup/crates $(PEERS)/panels prometheus_wireguard_exporter@3.6.6
+	@tests/setup/pypi $(PEERS)/panels wgpeer==0.6.1 wgtrack==0.2.0 wireguard-tools==0.6.0
+	cargo test --locked --test namespaces -- --ignored --nocapture --test-threads=1 panels::
 
 long: tools-test peers ## What takes too long for CI: a real 120 s rekey, 1 GB each way, 10 minutes of traffic, a million trains
 	cargo test --locked --release --test long --test trains -- --ignored --test-threads=1 --nocapture
