@@ -56,6 +56,8 @@ use whereabouts::Whereabouts;
 /// How long a default route waits for endpoint names: behind it, only servers on the link and those that are asked
 /// past the tunnel can answer.
 const NAMES_FIRST: Duration = Duration::from_secs(5);
+/// The same without one: who starts after us sends at once, and a name that is known nearby is told by then.
+const NAMES_SOON: Duration = Duration::from_secs(1);
 
 /// Reads the file again: the configuration, or all that is wrong with it as `vpnd check` says it.
 pub type ReadConfig = Arc<dyn Fn() -> Result<Config, String> + Send + Sync>;
@@ -305,8 +307,8 @@ async fn start(
     let plane = Plane::start(tunnel.forward().clone(), tun, sockets, settings, threads)
         .map_err(failed("start the data threads"))?;
     // Where the routes are there already, waiting would win nothing.
-    if !plan.rules.is_empty() && !is_kept {
-        resolver.first_round(NAMES_FIRST).await;
+    if !is_kept {
+        resolver.first_round(if plan.rules.is_empty() { NAMES_SOON } else { NAMES_FIRST }).await;
     }
     host.apply(&plan).await?;
     info!(
