@@ -10,7 +10,7 @@ APT_TEST := $(APT_DEMO) wireguard-tools wireguard-go iperf3 iproute2 iptables ip
 APT_SYSTEMD := gcc libc6-dev qemu-system-x86 mmdebstrap debian-archive-keyring e2fsprogs
 APT_DEB := gcc libc6-dev binutils dpkg-dev
 APT_TEST_DEB := $(APT_DEB) lintian mmdebstrap debian-archive-keyring man-db bash zsh fish
-APT_PANELS := python3 python3-venv
+APT_PANELS := python3 python3-venv prometheus
 APT_BENCH := gcc libc6-dev iperf3 iputils-ping
 # Programs to compare with; the bench measures those that it finds.
 APT_BENCH_PEERS := wireguard-go wireguard-tools nebula openvpn openssl
