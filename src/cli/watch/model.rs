@@ -210,8 +210,9 @@ impl Model {
         if key.kind == KeyEventKind::Release {
             return Turn::On;
         }
-        if key.modifiers.contains(KeyModifiers::CONTROL) && key.code == KeyCode::Char('c') {
-            return Turn::End;
+        if key.modifiers.contains(KeyModifiers::CONTROL) {
+            // The others mean nothing here, and are no letters of a filter.
+            return if key.code == KeyCode::Char('c') { Turn::End } else { Turn::On };
         }
         if self.is_filtering {
             self.edit_filter(key.code);

@@ -131,6 +131,9 @@ fn keys_sort_filter_select_and_show_details() {
     assert_eq!(after("\x1b").0, ["gone", "laptop", "phone"], "Esc clears");
     assert_eq!(press(&mut model, "\x1b"), Turn::End);
     assert_eq!(press(&mut model, "q"), Turn::End);
+    press(&mut model, "/");
+    model.press(KeyEvent::new(KeyCode::Char('j'), KeyModifiers::CONTROL));
+    assert_eq!(model.filter, "", "no letter");
     let interrupt = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
     assert_eq!(model.press(interrupt), Turn::End);
 }
