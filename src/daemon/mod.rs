@@ -30,12 +30,12 @@ use std::{
 };
 
 use tokio::sync::{Notify, mpsc};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::{
     config::{Baseline, Config, SocketAccess, followed},
     control::{self, Access, ControlError, ControlServer, Request, events::What},
-    forward::{Forward, carrier::packets_of_a_send},
+    forward::{Forward, aead, carrier::packets_of_a_send},
     host::{Host, HostError, Plan},
     noise::Tai64n,
     plane::{Clock, Fatal, Offload, Plane, PlaneSettings, Threads, TunDevice, Workers},
@@ -142,6 +142,9 @@ pub fn wall_clock() -> Duration {
 /// behind, whatever ends it: after a panic the rules are swept by a fresh connection.
 pub fn run(config: Config, options: Options) -> Result<(), DaemonError> {
     sys::process::forbid_core_dumps().map_err(failed("switch core dumps off"))?;
+    // While nothing is locked in memory yet: what opening the library touches can go again.
+    let sealed_by = aead::implementation();
+    debug!(sealed_by, "data packets");
     if !sys::process::keep_out_of_swap().unwrap_or(false) {
         info!("keys may be swapped out: locked memory is limited (LimitMEMLOCK= of a service)");
     }
@@ -316,6 +319,7 @@ async fn start(
         port,
         peers = config.peers.len(),
         mtu = config.interface.mtu,
+        sealed_by = aead::implementation(),
         public_key = %config.interface.private_key.public_key(),
         event = options.journal.then_some("started"),
         "up"
