@@ -125,6 +125,26 @@ fn a_response_is_accepted_once_and_only_by_who_asked() {
     assert_eq!(world.nodes[0].refused(Refusal::NotAsked), 2);
 }
 
+/// No seal covers the receiver's index, and mac1 is keyed by what is public.
+#[test]
+fn a_response_with_the_index_of_a_session_completes_no_handshake() {
+    let mut world = World::connected();
+    let before = world.current(0, 1).start().local;
+    world.run(secs(121));
+    world.network.mute = Some(outer(1));
+    world.send(0, 1);
+    world.run(millis(50));
+    let right = world.of_kind(1, Kind::Response)[1].bytes.clone();
+    let mut redirected = right.clone();
+    redirected[8..12].copy_from_slice(&before.0.to_le_bytes());
+    MacKeys::new(&world.nodes[0].public_key()).fill(&mut redirected, None);
+    world.arrive(outer(1), 0, &redirected);
+    assert_eq!(world.nodes[0].refused(Refusal::NotAsked), 1);
+    assert_eq!(world.current(0, 1).start().local, before);
+    world.arrive(outer(1), 0, &right);
+    assert_ne!(world.current(0, 1).start().local, before, "the right one is still awaited");
+}
+
 #[test]
 fn a_replayed_initiation_is_refused_and_not_answered() {
     let mut world = World::connected();
