@@ -15,6 +15,7 @@ use crate::wire::{
     ecn::{self, Ecn},
     ip,
     message::{self, Index, Kind, TRANSPORT_HEADER_LEN, TransportHeader},
+    mss::Checksum,
 };
 
 /// What one receive call left in a buffer: one datagram, or several that the kernel put together (UDP_GRO).
@@ -227,6 +228,7 @@ impl Forward {
         if marked != header.ecn {
             ecn::mark(packet, marked);
         }
+        self.mss.apply(packet, Checksum::Whole);
         Ok(packet.len())
     }
 

@@ -14,6 +14,7 @@ pub mod coalesce;
 pub mod handshakes;
 pub mod inbound;
 pub mod intake;
+pub mod mss;
 pub mod outbound;
 mod padding;
 pub mod pause;
@@ -45,6 +46,7 @@ pub use coalesce::{Delivery, Merge};
 pub use handshakes::{HANDSHAKE_QUEUE, HandshakeDatagram, Handshakes};
 pub use inbound::{Arrival, Deliveries};
 pub use intake::Intake;
+pub use mss::MssClamp;
 pub use outbound::{Departure, Outbound};
 pub use pause::Pause;
 pub use peer::{Endpoint, Local, Peer, PeerId, Raised};
@@ -64,6 +66,8 @@ pub struct Forward {
     pub sessions: Sessions,
     /// What was refused, by reason, with the last evidence.
     pub refusals: Refusals,
+    /// TCP's segments are made to fit.
+    pub mss: MssClamp,
     /// On their way to the upper half.
     pub handshakes: Handshakes,
     /// Each peer stands in it at most once: while its bits are not zero.
@@ -82,6 +86,7 @@ impl Forward {
             routes: ArcSwap::default(),
             sessions: Sessions::new(),
             refusals: Refusals::new(),
+            mss: MssClamp::default(),
             handshakes: Handshakes::new(),
             raised: SegQueue::new(),
             handshakes_bell: Bell::default(),
