@@ -17,7 +17,7 @@ APT_BENCH_PEERS := wireguard-go wireguard-tools nebula openvpn openssl
 PEER_PROFILE := CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off \
 	CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_DEBUG=false
 
-.PHONY: help demo test lint walls unit namespaces deny portable matrix long fuzz test-systemd deb test-deb \
+.PHONY: help demo test lint walls unit namespaces deny portable matrix long torture fuzz test-systemd deb test-deb \
 	test-reproducible install install-files uninstall tools-demo tools-test tools-deb peers bench bench-peers bench-micro tools-bench
 
 help: ## List the targets
@@ -42,7 +42,7 @@ walls: ## The walls between the rooms
 portable: ## Without aws-lc: pure Rust alone
 	cargo test --locked --lib --no-default-features -- forward noise
 
-NAMESPACE_TESTS := $(addprefix --test ,namespaces host plane plane_udp plane_tun control lab)
+NAMESPACE_TESTS := $(addprefix --test ,namespaces torture host plane plane_udp plane_tun control lab)
 unit: ## Unit tests, the model, the order of batches, random trains of packets
 	cargo test --locked --lib --bins --test model --test order --test process --test trains
 	cargo test --locked -p vpnd-bench
@@ -60,6 +60,9 @@ matrix: tools-test peers ## The namespace and interop tests with offloads on, of
 
 long: tools-test peers ## What takes too long for CI: a real 120 s rekey, 1 GB each way, 10 minutes of traffic, a million trains
 	cargo test --locked --release --test long --test trains -- --ignored --test-threads=1 --nocapture
+
+torture: tools-test ## Floods, bad networks, failing calls, kills: each row at its full size, and the report docs/torture.md; TORTURE="--row loss --scale 0.1"
+	TORTURE="$(TORTURE)" cargo test --locked --release --test torture -- --ignored --test-threads=1 --nocapture
 
 # Needs a nightly Rust, a C++ compiler, and `cargo install cargo-fuzz`. What it keeps grows in target/fuzz, beside the
 # small corpus that `make unit` replays; an input that fails lies in fuzz/artifacts, and belongs into that corpus.
