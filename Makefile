@@ -20,9 +20,7 @@ APT_BENCH_PEERS := wireguard-go wireguard-tools nebula openvpn openssl
 PEER_PROFILE := CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off \
 	CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_DEBUG=false
 
-.PHONY: help demo test lint walls unit namespaces deny portable matrix panels long fuzz fuzz-corpora mutants sanitize miri \
-	advisories minimal-versions i686 test-systemd deb test-deb \
-	test-reproducible install install-files uninstall tools-demo tools-test tools-fuzz tools-deb peers bench bench-peers bench-micro tools-bench
+.PHONY: $(shell sed -nE 's/^([a-z0-9-]+):( .*)?$$/\1/p' Makefile)
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -46,7 +44,7 @@ walls: ## The walls between the rooms
 portable: ## Without aws-lc: pure Rust alone
 	cargo test --locked --lib --no-default-features -- forward noise
 
-NAMESPACE_TESTS := $(addprefix --test ,namespaces host plane plane_udp plane_tun control lab)
+NAMESPACE_TESTS := $(addprefix --test ,namespaces torture host plane plane_udp plane_tun control lab)
 unit: ## Unit tests, the model, the order of batches, random trains of packets, the fuzzers' corpora
 	cargo test --locked --lib --bins --test model --test order --test process --test trains --test fuzzed --test mutations
 	cargo test --locked -p vpnd-bench
@@ -71,6 +69,9 @@ panels: tools-test peers ## Exporters and panels from crates.io and PyPI, unchan
 
 long: tools-test peers ## What takes too long for CI: a real 120 s rekey, 1 GB each way, 10 minutes of traffic, a million trains
 	cargo test --locked --release --test long --test trains -- --ignored --test-threads=1 --nocapture
+
+torture: tools-test ## Floods, bad networks, failing calls, kills: each row at its full size, and the report docs/torture.md; TORTURE="--row loss --scale 0.1"
+	TORTURE="$(TORTURE)" cargo test --locked --release --test torture -- --ignored --test-threads=1 --nocapture
 
 # Needs a nightly Rust. What it keeps grows in target/fuzz, beside the small corpora that `make unit` replays; an input
 # that fails lies in fuzz/artifacts, and belongs into that corpus.
