@@ -304,7 +304,8 @@ async fn start(
     let mut tunnel = build_tunnel(&config, options, floor, &wake)?;
     let mut resolver = Resolver::new(followed(&config.peers), plan.fwmark.unwrap_or(0));
     resume(&mut whereabouts, &mut tunnel, &mut resolver);
-    let settings = PlaneSettings::new(config.interface.mtu);
+    let clamp_mss = config.interface.clamp_mss;
+    let settings = PlaneSettings { clamp_mss, ..PlaneSettings::new(config.interface.mtu) };
     let workers = config.interface.workers.map_or(Workers::Auto, Workers::EachWay);
     let threads = Threads { workers, nice: config.interface.nice };
     let plane = Plane::start(tunnel.forward().clone(), tun, sockets, settings, threads)
