@@ -44,7 +44,7 @@ portable: ## Without aws-lc: pure Rust alone
 
 NAMESPACE_TESTS := $(addprefix --test ,namespaces host plane plane_udp plane_tun control lab)
 unit: ## Unit tests, the model, the order of batches, random trains of packets
-	cargo test --locked --lib --bins --test model --test order --test process --test trains
+	cargo test --locked --lib --bins --test model --test order --test process --test sandbox --test trains
 	cargo test --locked -p vpnd-bench
 
 namespaces: peers ## Tests that make namespaces and real tunnels, with every other implementation

@@ -34,6 +34,7 @@ mod relay;
 mod reload;
 mod restart;
 mod roaming;
+mod sandbox;
 mod secrets;
 mod sources;
 mod streams;

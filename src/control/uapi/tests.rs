@@ -287,6 +287,7 @@ fn status(private_key: Option<PrivateKey>, port: u16, mark: u32, peers: Vec<Peer
         tunnel: Status { private_key, public_key: None, peers, refusals: Vec::new(), under_load: false },
         now: Duration::ZERO,
         operation: crate::control::Operation::default(),
+        sandbox: crate::control::Sandbox::default(),
         boot: Time(0),
     }
 }
