@@ -288,7 +288,8 @@ fn there_are_no_files_but_those_that_were_named() {
         .windows(11)
         .any(|text| text == b"got through")
     {
-        assert!(std::env::var_os("CI").is_none(), "the kernel that CI runs on must have Landlock");
+        let in_ci = std::env::var_os("CI").is_some_and(|ci| ci == "true");
+        assert!(!in_ci, "the kernel that CI runs on must have Landlock");
         eprintln!("*** NOT TESTED: this kernel has no Landlock ***");
         return;
     }

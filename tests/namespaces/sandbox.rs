@@ -167,7 +167,7 @@ fn a_tunnel_needs_no_user_and_one_capability() {
         pair.left.ping(pair.right.inner4, 1);
         pair.left.last_handshake(&pair.right.key()) > first
     });
-    assert!(again, "no session was renewed: {}", pair.left.log());
+    assert!(again, "no session was renewed: {}\n{}", pair.left.log(), pair.right.log());
     pair.left.set("listen-port 51821");
     pair.left.ping(pair.right.inner4, 2);
     let mut reload = Command::new(env!("CARGO_BIN_EXE_vpnd"));

@@ -201,3 +201,56 @@ impl Lines {
         parsed.map(Some).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Both ends, in this process: a number is answered after so many milliseconds.
+    fn both(last: Duration) -> Link {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().expect("a pair");
+        let answer = |wait: u64| async move {
+            tokio::time::sleep(Duration::from_millis(wait)).await;
+            text(&format!("after {wait}"))
+        };
+        tokio::spawn(async move { serve(theirs, answer, last).await.expect("it is served") });
+        Link::new(ours).expect("within a runtime")
+    }
+
+    #[tokio::test]
+    async fn answers_find_their_questions_in_whatever_order_they_come() {
+        let link = both(Duration::ZERO);
+        let (late, early) = tokio::join!(link.ask::<String>(&60u64), link.ask::<String>(&1u64));
+        assert_eq!(
+            (late.expect("an answer").as_str(), early.expect("an answer").as_str()),
+            ("after 60", "after 1")
+        );
+    }
+
+    #[tokio::test]
+    async fn what_is_under_way_at_the_end_has_its_time_and_no_more() {
+        let link = both(Duration::from_millis(2000));
+        let in_time = link.try_ask::<String, u64>(&50).expect("there is room");
+        let too_late = link.try_ask::<String, u64>(&3_600_000).expect("there is room");
+        tokio::task::yield_now().await;
+        tokio::time::sleep(Duration::from_millis(20)).await; // until both have been heard
+        link.close();
+        assert_eq!(in_time.await.expect("an answer"), "after 50");
+        assert_eq!(too_late.await.expect_err("the end came first").kind(), io::ErrorKind::BrokenPipe);
+        link.ended().await;
+        let error = link.ask::<String>(&1u64).await.expect_err("nobody is there");
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_question_ends_the_one_who_answers() {
+        for bytes in [&b"1 no number\n"[..], b"nothing\n", b"\xff 1\n", b"1 2"] {
+            let (ours, theirs) = std::os::unix::net::UnixStream::pair().expect("a pair");
+            std::io::Write::write_all(&mut &ours, bytes).expect("there is room");
+            drop(ours);
+            let answer = |_: u64| async { String::new() };
+            let ended = serve(theirs, answer, Duration::ZERO).await;
+            assert!(ended.is_err(), "{bytes:?}");
+        }
+    }
+}
