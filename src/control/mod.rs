@@ -25,9 +25,16 @@ mod server;
 mod sockets;
 pub mod uapi;
 
-pub use request::{InterfaceSample, InterfaceStatus, NotReloaded, Operation, Reloaded, Request, SetError};
+pub use request::{
+    InterfaceSample, InterfaceStatus, NotReloaded, Operation, Reloaded, Request, Sandbox, SetError,
+};
 pub use server::ControlServer;
-pub use sockets::{Access, ControlError, Holder};
+pub use sockets::{Access, ControlError, Holder, make_folder};
+
+/// Where the sockets of all interfaces are: those that `wg` knows, and our own.
+pub fn folders(run_dir: &std::path::Path) -> [std::path::PathBuf; 2] {
+    ["wireguard", "vpnd"].map(|name| run_dir.join(name))
+}
 
 /// Asks the daemon for everything; `None` if it is gone.
 async fn status(requests: &tokio::sync::mpsc::Sender<Request>) -> Option<InterfaceStatus> {

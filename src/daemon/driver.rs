@@ -13,7 +13,7 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::{
-    DaemonClock, DaemonError, Ended, Options, ReadConfig, Started,
+    Around, DaemonClock, DaemonError, Ended, Options, ReadConfig, Started,
     drift::Drift,
     events::Events,
     failed,
@@ -85,6 +85,7 @@ pub(super) struct Driver<'a> {
     whereabouts: Whereabouts,
     timestamps: Timestamps,
     state_dir: PathBuf,
+    around: Around,
 }
 
 /// What ended one wait.
@@ -128,6 +129,7 @@ impl<'a> Driver<'a> {
             events,
             timestamps,
             whereabouts,
+            around,
         } = started;
         let watched = (baseline.hooks.clone(), baseline.interface.metrics_listen);
         Ok(Self {
@@ -167,6 +169,7 @@ impl<'a> Driver<'a> {
             whereabouts,
             timestamps,
             state_dir: options.state_dir.clone(),
+            around,
         })
     }
 
@@ -190,6 +193,7 @@ impl<'a> Driver<'a> {
                     Asked::Reload => Woken::Reload,
                 },
                 fatal = self.plane.failed() => Woken::Failed(fatal.into()),
+                () = self.around.names.ended() => Woken::Failed(DaemonError::TaskEnded("name service")),
                 () = &mut lost_device => Woken::Failed(DaemonError::DeviceLost(name.clone())),
                 error = self.control.failed() => Woken::Failed(error.into()),
                 Some(request) = self.requests.recv() => Woken::Request(request),
@@ -238,6 +242,7 @@ impl<'a> Driver<'a> {
     /// Stops the data threads; the device vanishes with them, unless it is kept.
     pub(super) async fn stop(self, ended: &Result<Ended, DaemonError>) {
         self.plane.stop();
+        self.events.end().await;
         // The next process does not wait for a disk.
         if !matches!(ended, Ok(Ended::HandedOver)) {
             self.timestamps.close(self.tunnel.newest_timestamp()).await;
@@ -524,6 +529,7 @@ impl<'a> Driver<'a> {
                 contested: self.drift.is_contested() || self.displaced.is_some(),
                 ..self.operation.clone()
             },
+            sandbox: self.around.sandbox.report().clone(),
             now: now.wall,
             boot: now.boot,
         }
