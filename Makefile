@@ -5,21 +5,22 @@ SHELL := /bin/bash
 # The other implementations that tests talk to are built once and kept here.
 PEERS ?= $(HOME)/.cache/vpnd/peers
 export VPND_PEERS := $(PEERS)
-APT_DEMO := gcc libc6-dev nftables
+# What building takes; the last for x86-64 alone: with it packets are sealed in AVX-512 lanes.
+APT_BUILD := gcc libc6-dev $(if $(filter x86_64,$(shell uname -m)),libipsec-mb-dev)
+APT_DEMO := $(APT_BUILD) nftables
 APT_TEST := $(APT_DEMO) wireguard-tools wireguard-go iperf3 iproute2 iptables iputils-ping tcpdump strace systemd
-APT_SYSTEMD := gcc libc6-dev qemu-system-x86 mmdebstrap debian-archive-keyring e2fsprogs
-APT_DEB := gcc libc6-dev binutils dpkg-dev
+APT_SYSTEMD := $(APT_BUILD) qemu-system-x86 mmdebstrap debian-archive-keyring e2fsprogs
+APT_DEB := $(APT_BUILD) binutils dpkg-dev
 APT_TEST_DEB := $(APT_DEB) lintian mmdebstrap debian-archive-keyring man-db bash zsh fish
-APT_BENCH := gcc libc6-dev iperf3 iputils-ping
+APT_PANELS := python3 python3-venv prometheus
+APT_BENCH := $(APT_BUILD) iperf3 iputils-ping
 # Programs to compare with; the bench measures those that it finds.
 APT_BENCH_PEERS := wireguard-go wireguard-tools nebula openvpn openssl
 # Quick to build rather than quick to run: tests need these peers to be right, not fast.
 PEER_PROFILE := CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off \
 	CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_DEBUG=false
 
-.PHONY: help demo test lint walls unit namespaces deny portable matrix long fuzz fuzz-corpora mutants sanitize miri \
-	advisories minimal-versions i686 test-systemd deb test-deb \
-	test-reproducible install install-files uninstall tools-demo tools-test tools-fuzz tools-deb peers bench bench-peers bench-micro tools-bench
+.PHONY: $(shell sed -nE 's/^([a-z0-9-]+):( .*)?$$/\1/p' Makefile)
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -43,7 +44,7 @@ walls: ## The walls between the rooms
 portable: ## Without aws-lc: pure Rust alone
 	cargo test --locked --lib --no-default-features -- forward noise
 
-NAMESPACE_TESTS := $(addprefix --test ,namespaces host plane plane_udp plane_tun control lab)
+NAMESPACE_TESTS := $(addprefix --test ,namespaces torture host plane plane_udp plane_tun control lab)
 unit: ## Unit tests, the model, the order of batches, random trains of packets, the fuzzers' corpora
 	cargo test --locked --lib --bins --test model --test order --test process --test trains --test fuzzed --test mutations
 	cargo test --locked -p vpnd-bench
@@ -59,8 +60,18 @@ matrix: tools-test peers ## The namespace and interop tests with offloads on, of
 	  VPND_TEST_INTERFACE="$$lines" cargo test --locked --no-fail-fast --test namespaces -- --test-threads=2 || failed+=" $$lines"; \
 	done; [ -z "$${failed:-}" ] || { echo "failed with:$$failed" >&2; exit 1; }
 
+# In the versions that docs/programs-of-others.md tells of.
+panels: tools-test peers ## Exporters and panels from crates.io and PyPI, unchanged, against vpnd
+	@tests/setup/packages $(APT_PANELS)
+	@$(PEER_PROFILE) tests/setup/crates $(PEERS)/panels prometheus_wireguard_exporter@3.6.6
+	@tests/setup/pypi $(PEERS)/panels wgpeer==0.6.1 wgtrack==0.2.0 wireguard-tools==0.6.0
+	cargo test --locked --test namespaces -- --ignored --nocapture --test-threads=1 panels::
+
 long: tools-test peers ## What takes too long for CI: a real 120 s rekey, 1 GB each way, 10 minutes of traffic, a million trains
 	cargo test --locked --release --test long --test trains -- --ignored --test-threads=1 --nocapture
+
+torture: tools-test ## Floods, bad networks, failing calls, kills: each row at its full size, and the report docs/torture.md; TORTURE="--row loss --scale 0.1"
+	TORTURE="$(TORTURE)" cargo test --locked --release --test torture -- --ignored --test-threads=1 --nocapture
 
 # Needs a nightly Rust. What it keeps grows in target/fuzz, beside the small corpora that `make unit` replays; an input
 # that fails lies in fuzz/artifacts, and belongs into that corpus.
@@ -119,7 +130,7 @@ bench-peers: ## The other programs, from Debian and from crates.io, as fast as t
 	@tests/setup/crates $(PEERS)/fast boringtun-cli@0.7.1 gotatun-cli@0.10.2
 
 bench-micro: ## What each step of a packet's walk costs
-	@tests/setup/packages gcc libc6-dev
+	@tests/setup/packages $(APT_BUILD)
 	cargo bench --locked -p vpnd-micro
 	cargo run --quiet --locked -p vpnd-bench -- --micro target/criterion
 

@@ -133,7 +133,10 @@ impl<'a> Driver<'a> {
         Ok(Self {
             name,
             fwmark: plan.fwmark.unwrap_or(0),
-            settings: PlaneSettings::new(plan.mtu),
+            settings: PlaneSettings {
+                clamp_mss: baseline.interface.clamp_mss,
+                ..PlaneSettings::new(plan.mtu)
+            },
             plan,
             own_table,
             port_chosen: baseline.interface.listen_port.is_none(),
@@ -385,13 +388,20 @@ impl<'a> Driver<'a> {
         let mtu = bytes(mtus.device);
         let route_mtus =
             mtus.routes.iter().copied().map(bytes).filter(|one| (1..mtu).contains(one)).collect();
-        let settings = PlaneSettings { mtu, route_mtus };
+        let settings = PlaneSettings { mtu, route_mtus, clamp_mss: self.settings.clamp_mss };
         if settings == self.settings {
             return;
         }
         info!(mtu, routes = ?settings.route_mtus, "the MTU of the device, or of a route to it, was changed");
         self.plane.set(settings.clone());
         self.settings = settings;
+    }
+
+    fn clamp_mss(&mut self, clamp: bool) {
+        if self.settings.clamp_mss != clamp {
+            self.settings.clamp_mss = clamp;
+            self.plane.set(self.settings.clone());
+        }
     }
 
     fn answer(&mut self, request: Request) {

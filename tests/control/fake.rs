@@ -168,6 +168,7 @@ impl Model {
                 peers,
                 refusals: self.refusals.clone(),
                 under_load: false,
+                mss_clamped: 0,
             },
             now: Duration::from_secs(1_700_000_000),
             operation: Operation::default(),

@@ -541,3 +541,20 @@ fn the_wire_shows_no_clear_byte() {
     world.run(millis(50));
     assert_eq!(world.nodes[1].refused(Refusal::Malformed), 1);
 }
+
+#[test]
+fn a_handshake_completes_within_90_s_while_half_of_all_datagrams_are_lost() {
+    // Three of four attempts fail, and there are eighteen: of a thousand, six or so never come through.
+    let connects = |seed: u64| {
+        let mut world = World::of(2, seed);
+        world.network.loss = 500;
+        let start = world.now;
+        world.send(0, 1);
+        while world.status(0, 1).session_age.is_none() && world.now < start + secs(90) {
+            world.run(millis(500));
+        }
+        world.status(0, 1).session_age.is_some()
+    };
+    let connected = (0..200).filter(|&seed| connects(seed)).count();
+    assert!(connected >= 195, "{connected} of 200");
+}
