@@ -46,7 +46,7 @@ portable: ## Without aws-lc: pure Rust alone
 
 NAMESPACE_TESTS := $(addprefix --test ,namespaces torture host plane plane_udp plane_tun control lab)
 unit: ## Unit tests, the model, the order of batches, random trains of packets, the fuzzers' corpora
-	cargo test --locked --lib --bins --test model --test order --test process --test trains --test fuzzed --test mutations
+	cargo test --locked --lib --bins --test model --test order --test process --test sandbox --test trains --test fuzzed --test mutations
 	cargo test --locked -p vpnd-bench
 
 namespaces: peers ## Tests that make namespaces and real tunnels, with every other implementation

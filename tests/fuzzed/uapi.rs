@@ -67,6 +67,7 @@ impl Asked {
             tunnel: self.tunnel.status(NOW),
             now: NOW.wall,
             operation: Operation::default(),
+            sandbox: Default::default(),
             boot: NOW.boot,
         };
         let mut text = String::new();

@@ -237,7 +237,7 @@ pub const CHECKS: &[Check] = &[
         name: "a private key is clamped",
         file: "src/noise/keys.rs",
         behind: "",
-        text: "self.0[0] &= 0xf8;",
+        text: "bytes[0] &= 0xf8;",
         instead: &[""],
     },
     Check {
@@ -334,10 +334,17 @@ pub const CHECKS: &[Check] = &[
         instead: &["&mut plaintext[..]"],
     },
     Check {
+<<<<<<< HEAD
         name: "what is not meant for our key gets no further",
         file: "src/forward/inbound.rs",
         behind: "",
         text: "kind != Kind::CookieReply && !self.handshakes.is_for_us(datagram)",
+=======
+        name: "a full queue of handshakes refuses",
+        file: "src/forward/handshakes.rs",
+        behind: "",
+        text: "queue.is_full()",
+>>>>>>> main
         instead: &["false"],
     },
     Check {

@@ -35,6 +35,7 @@ mod relay;
 mod reload;
 mod restart;
 mod roaming;
+mod sandbox;
 mod secrets;
 mod sources;
 mod streams;

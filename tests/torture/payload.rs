@@ -177,10 +177,7 @@ fn datagram(frame: &[u8]) -> Option<Recorded> {
     let (protocol, udp) = ip::upper_layer(packet)?;
     let ports = udp.first_chunk::<8>().filter(|_| protocol == ip::UDP)?;
     let port = u16::from_be_bytes([ports[2], ports[3]]);
-    Some(Recorded {
-        to: SocketAddr::new(header.destination, port),
-        bytes: udp[8..].to_vec(),
-    })
+    Some(Recorded { to: SocketAddr::new(header.destination, port), bytes: udp[8..].to_vec() })
 }
 
 /// The index by which a host knows the session that its peer sends to it.
