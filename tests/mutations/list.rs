@@ -334,17 +334,10 @@ pub const CHECKS: &[Check] = &[
         instead: &["&mut plaintext[..]"],
     },
     Check {
-<<<<<<< HEAD
         name: "what is not meant for our key gets no further",
         file: "src/forward/inbound.rs",
         behind: "",
         text: "kind != Kind::CookieReply && !self.handshakes.is_for_us(datagram)",
-=======
-        name: "a full queue of handshakes refuses",
-        file: "src/forward/handshakes.rs",
-        behind: "",
-        text: "queue.is_full()",
->>>>>>> main
         instead: &["false"],
     },
     Check {
