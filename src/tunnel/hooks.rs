@@ -58,7 +58,9 @@ impl Tunnel {
         if let Some(end) = peer.keypairs.lives_until() {
             self.timers.set(id, Timer::Reject, end);
         }
-        self.timers.set(id, Timer::Retire, now.boot + RETIRE_AFTER_TIME);
+        if peer.keypairs.has_previous() {
+            self.timers.set(id, Timer::Retire, now.boot + RETIRE_AFTER_TIME);
+        }
         let Some(from) = peer.shared.endpoint().map(|endpoint| endpoint.remote) else { return };
         let (key, label) = (peer.shared.public_key, peer.label());
         self.outbox.event(Event::Connected { peer: id, key, label, from, initiator, first });
