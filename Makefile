@@ -17,8 +17,8 @@ APT_BENCH_PEERS := wireguard-go wireguard-tools nebula openvpn openssl
 PEER_PROFILE := CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off \
 	CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_DEBUG=false
 
-.PHONY: help demo test lint walls unit namespaces deny portable matrix long fuzz test-systemd deb test-deb \
-	test-reproducible install install-files uninstall tools-demo tools-test tools-deb peers bench bench-peers bench-micro tools-bench
+.PHONY: help demo test book book-outputs lint walls unit namespaces deny portable matrix long fuzz test-systemd deb test-deb \
+	test-reproducible install install-files uninstall tools-demo tools-test tools-book tools-deb peers bench bench-peers bench-micro tools-bench
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -27,7 +27,15 @@ demo: tools-demo ## Two hosts in network namespaces, a tunnel, and the way a pac
 	cargo build --release --locked
 	target/release/vpnd lab
 
-test: tools-test lint walls portable unit namespaces ## Everything CI runs; as root, since tunnels are made
+test: tools-test lint walls portable unit book namespaces ## Everything CI runs; as root, since tunnels are made
+
+# Links are looked at by tests/handbook.rs, which knows those of the other documents, too.
+book: tools-book ## The handbook as HTML, in target/book
+	$(PEERS)/bin/mdbook build docs 2>&1 | tee target/book.log
+	@! grep -E 'WARN|ERROR' target/book.log
+
+book-outputs: tools-test ## Writes what the labs print now into the handbook
+	VPND_BOOK_WRITE=1 cargo test --locked --test handbook -- --test-threads=2
 
 lint: ## Formatting, clippy, documentation, dependencies; warnings are errors
 	cargo fmt --all --check
@@ -42,7 +50,7 @@ walls: ## The walls between the rooms
 portable: ## Without aws-lc: pure Rust alone
 	cargo test --locked --lib --no-default-features -- forward noise
 
-NAMESPACE_TESTS := $(addprefix --test ,namespaces host plane plane_udp plane_tun control lab)
+NAMESPACE_TESTS := $(addprefix --test ,namespaces host plane plane_udp plane_tun control lab handbook)
 unit: ## Unit tests, the model, the order of batches, random trains of packets
 	cargo test --locked --lib --bins --test model --test order --test process --test trains
 	cargo test --locked -p vpnd-bench
@@ -147,6 +155,11 @@ tools-bench:
 
 tools-test: peers
 	@tests/setup/packages $(APT_TEST)
+
+tools-book:
+	@tests/setup/packages gcc libc6-dev
+	@CRATE_FLAGS=--no-default-features $(PEER_PROFILE) tests/setup/crates $(PEERS) mdbook@0.5.4
+	@mkdir -p target
 
 tools-deb:
 	@tests/setup/packages $(APT_DEB)
