@@ -28,12 +28,13 @@ use super::{
 use crate::{
     config::{Baseline, Config, Hook},
     control::{
-        Access, ControlServer, InterfaceSample, InterfaceStatus, Operation, Request, SetError,
+        Access, ControlServer, InterfaceSample, InterfaceStatus, Operation, Request, SetError, Tracing,
         events::{About, What},
     },
     host::{Host, Mtus, NetworkChange, Plan},
     plane::{Plane, PlaneSettings, udp::Sent},
     sys::timer::{BootTimer, WallTimer},
+    trace::{Feed, Record, Wanted},
     tunnel::{Change, ChangeError, Event, Transmit, Tunnel},
 };
 use news::News;
@@ -422,11 +423,34 @@ impl<'a> Driver<'a> {
             Request::Set(changes, reply) => {
                 let _ = reply.send(self.set(changes));
             }
+            Request::Trace(wanted, reply) => {
+                let _ = reply.send(self.trace(wanted));
+            }
             Request::Reload(confirm, reply) => self.begin_reload(confirm, Some(reply)),
             Request::Confirm(reply) => {
                 let _ = reply.send(self.confirm());
             }
         }
+    }
+
+    /// Data threads tell what they see of these packets, until the reader lets go.
+    fn trace(&self, wanted: Wanted) -> Option<Tracing> {
+        let (now, news) = (self.clock.now(), Arc::new(Notify::new()));
+        let waker = news.clone();
+        let feed = Arc::new(Feed::new(wanted, self.fwmark, Box::new(move || waker.notify_one())));
+        let forward = self.tunnel.forward().clone();
+        if !forward.tap.attach(feed.clone()) {
+            return None;
+        }
+        let began = Record::Began {
+            interface: self.name.clone(),
+            listen_port: self.plane.port(),
+            fwmark: self.fwmark,
+            boot_ns: now.boot.0,
+            wall_ns: u64::try_from(now.wall.as_nanos()).unwrap_or(u64::MAX),
+        };
+        let attached = feed.clone();
+        Some(Tracing::new(began, feed, news, move || forward.tap.detach(&attached)))
     }
 
     /// What the host may refuse comes first, so that a port that is taken changes nothing.

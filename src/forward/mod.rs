@@ -23,6 +23,7 @@ pub mod segment;
 pub mod session;
 mod sessions;
 mod staged;
+pub mod tap;
 pub mod time;
 
 #[cfg(test)]
@@ -48,6 +49,7 @@ pub use pause::Pause;
 pub use peer::{Endpoint, Local, Peer, PeerId, Raised};
 pub use refusal::{Evidence, Refusal, Refusals};
 pub use session::{Session, Sessions};
+pub use tap::Tap;
 pub use time::Time;
 
 use staged::{Budget, STAGED_BYTES};
@@ -72,6 +74,8 @@ pub struct Forward {
     pub sessions: Sessions,
     /// What was refused, by reason, with the last evidence.
     pub refusals: Refusals,
+    /// Who looks at packets under way.
+    pub tap: Tap,
     handshakes: ArrayQueue<HandshakeDatagram>,
     /// Each peer stands in it at most once: while its bits are not zero.
     raised: SegQueue<Arc<Peer>>,
@@ -89,6 +93,7 @@ impl Forward {
             routes: ArcSwap::default(),
             sessions: Sessions::new(),
             refusals: Refusals::new(),
+            tap: Tap::default(),
             handshakes: ArrayQueue::new(HANDSHAKE_QUEUE),
             raised: SegQueue::new(),
             handshakes_bell: Bell::default(),

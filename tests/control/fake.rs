@@ -123,6 +123,7 @@ pub fn daemon(mut model: Model) -> mpsc::Sender<Request> {
                     drop(answer.send(model.status().tunnel.peers.iter().find(wanted).cloned()));
                 }
                 Request::Sample(known, answer) => drop(answer.send(model.sample(known))),
+                Request::Trace(_, answer) => drop(answer.send(None)),
                 Request::Set(changes, answer) => {
                     let done = changes.into_iter().try_for_each(|change| model.apply(change));
                     drop(answer.send(done));
