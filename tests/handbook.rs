@@ -140,6 +140,40 @@ macro_rules! labs {
 
 labs!(stack hooks routing namespaces bridge tun twice wireguard offloads nat mtu);
 
+/// A picture without what differs from run to run: the hosts' names and the time that the answer took.
+fn without_names_and_times(picture: &str, name: &str) -> String {
+    let picture = picture.replace(name, "vpnd-lab");
+    match picture.split_once("The answer was there after ") {
+        Some((head, tail)) => format!("{head}{}", tail.split_once("s.").map_or("", |(_, rest)| rest)),
+        None => picture,
+    }
+}
+
+#[test]
+fn the_picture_in_the_book_is_what_the_lab_draws() {
+    if !need_root() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (file, name) = (folder.path().join("way.svg"), "vpnd-book-svg");
+    let output = Command::new(VPND).args(["lab", "--name", name, "--svg"]).arg(&file).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let (drawn, path) = (read(&file), root().join("docs/handbook/way.svg"));
+    let in_book = fs::read_to_string(&path).unwrap_or_default();
+    let same = without_names_and_times(&drawn, name) == without_names_and_times(&in_book, "vpnd-lab");
+    if std::env::var_os("VPND_BOOK_WRITE").is_some() && !same {
+        return fs::write(&path, drawn.replace(name, "vpnd-lab")).unwrap();
+    }
+    assert!(
+        same,
+        "the lab draws another picture than docs/handbook/way.svg; if that is right, `make book-outputs`"
+    );
+    assert!(
+        drawn.contains("1 packet, 84 bytes") && drawn.contains("1 packet, 156 bytes"),
+        "with its counters"
+    );
+}
+
 #[test]
 fn the_list_of_labs_names_every_chapter() {
     let output = Command::new(VPND).args(["lab", "--list"]).output().unwrap();

@@ -3,17 +3,20 @@
 
 use std::{
     io::{self, IsTerminal, Write},
-    path::Path,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use clap::builder::{PossibleValue, PossibleValuesParser};
 
-use crate::lab::{
-    Interrupt, LabError,
-    chapters::{CHAPTERS, Chapter, Stage},
-    demo::Demo,
-    rootless,
+use crate::{
+    lab::{
+        Interrupt, LabError,
+        chapters::{CHAPTERS, Chapter, Stage},
+        demo::Demo,
+        rootless,
+    },
+    trace::picture,
 };
 
 /// Two hosts on this machine, a tunnel between them, and a page that shows the way a packet takes. With the name of a
@@ -26,6 +29,9 @@ pub struct Args {
     /// List the chapters.
     #[arg(long, conflicts_with_all = ["chapter", "keep"])]
     list: bool,
+    /// Draw the way of the ping, with its counters, as a picture into FILE.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["chapter", "list"])]
+    svg: Option<PathBuf>,
     /// Leave the hosts up, say how to enter them, and remove them on Ctrl-C.
     #[arg(long)]
     keep: bool,
@@ -71,7 +77,7 @@ fn show(args: &Args) -> Result<bool, String> {
     if interrupt.came() {
         return Err("interrupted; everything was removed".to_owned());
     }
-    let passed = measure(&demo);
+    let passed = measure(&demo, args.svg.as_deref())?;
     if args.keep && !interrupt.came() {
         say(&how_to_enter(&demo, rootless));
         interrupt.wait();
@@ -107,20 +113,24 @@ fn teach(args: &Args, chapter: &Chapter, interrupt: &Interrupt, rootless: bool) 
     Ok(true)
 }
 
-fn measure(demo: &Demo) -> bool {
-    match demo.measure() {
-        Ok(page) => {
-            say(&page.render(io::stdout().is_terminal()));
-            if !page.passed() {
-                eprintln!("vpnd lab: not everything came through; see above.{}", last_words(demo));
-            }
-            page.passed()
-        }
+/// Whether everything came through; an error is why the picture could not be written.
+fn measure(demo: &Demo, svg: Option<&Path>) -> Result<bool, String> {
+    let page = match demo.measure() {
+        Ok(page) => page,
         Err(error) => {
             eprintln!("vpnd lab: {error}{}", last_words(demo));
-            false
+            return Ok(false);
         }
+    };
+    say(&page.render(io::stdout().is_terminal()));
+    if let Some(file) = svg {
+        std::fs::write(file, picture::svg(&page.way()))
+            .map_err(|e| format!("write {}: {e}", file.display()))?;
     }
+    if !page.passed() {
+        eprintln!("vpnd lab: not everything came through; see above.{}", last_words(demo));
+    }
+    Ok(page.passed())
 }
 
 fn last_words(demo: &Demo) -> String {

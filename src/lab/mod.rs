@@ -38,6 +38,7 @@ mod stations;
 mod stopwatch;
 mod stories;
 mod traffic;
+mod way;
 
 pub use capture::{Capture, Captured};
 pub use control_sockets::{is_listening, with_control_sockets};
