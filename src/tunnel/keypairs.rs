@@ -90,11 +90,6 @@ impl Keypairs {
         Err(self.previous.as_ref().map(|previous| previous.start().birth + REJECT_AFTER_TIME))
     }
 
-    /// Is there one before the current one?
-    pub(super) fn has_previous(&self) -> bool {
-        self.previous.is_some()
-    }
-
     /// The previous one is too old to be used.
     pub(super) fn drop_previous(&mut self) -> Dropped {
         dropped([self.previous.take()])
