@@ -25,7 +25,8 @@ const LIMIT: Duration = Duration::from_secs(300);
 /// So many datagrams of a flood are enough to look at what it does besides.
 const UNBOUNDED: u64 = 1 << 32;
 
-type Content<'a> = dyn Fn(&mut Dice<'_>, &mut Vec<u8>) + Sync + 'a;
+/// Writes the payload of one datagram.
+pub type Content<'a> = dyn Fn(&mut Dice<'_>, &mut Vec<u8>) + Sync + 'a;
 
 /// Runs `then` while a flood goes to the victim; what was sent, and what `then` gave.
 fn under<T>(field: &Field, aim: Aim, content: &Content<'_>, then: impl FnOnce(&Rein) -> T) -> (Sent, T) {
