@@ -48,6 +48,7 @@ pub(super) struct Draft {
     pub(super) clients: Clients,
     pub(super) sockets: SocketAccess,
     pub(super) metrics_listen: Option<SocketAddr>,
+    pub(super) sandbox: bool,
 }
 
 impl Draft {
@@ -68,6 +69,7 @@ impl Draft {
             clients: clients::read(&mut fields, report),
             sockets: sockets(&mut fields, report),
             metrics_listen: metrics_listen(&mut fields, report),
+            sandbox: sandbox(&mut fields, report),
         };
         let subject = fields.subject.clone();
         for Found { at, value } in fields.left_over() {
@@ -105,6 +107,7 @@ impl Draft {
             clients: self.clients,
             sockets: self.sockets,
             metrics_listen: self.metrics_listen,
+            sandbox: self.sandbox,
         })
     }
 }
@@ -232,6 +235,20 @@ fn metrics_listen(fields: &mut Fields<'_>, report: &mut Report<'_>) -> Option<So
             let remedy = "write an address and a port, such as \"127.0.0.1:9586\" or \"[::1]:9586\"";
             fields.refuse(report, at, KEY, Flaw::new(format!("{value:?}"), remedy));
             None
+        }
+    }
+}
+
+/// On, unless it is switched off.
+fn sandbox(fields: &mut Fields<'_>, report: &mut Report<'_>) -> bool {
+    let Some(Found { at, value }) = fields.take("sandbox") else { return true };
+    match value.as_str() {
+        Some("on") => true,
+        Some("off") => false,
+        _ => {
+            let remedy = "write \"on\", or \"off\" for a kernel that it does not fit";
+            fields.refuse(report, at, "sandbox", Flaw::new(describe(&value), remedy));
+            true
         }
     }
 }

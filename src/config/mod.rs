@@ -98,6 +98,8 @@ pub struct Interface {
     pub metrics_listen: Option<SocketAddr>,
     /// Who may speak to the control sockets.
     pub sockets: SocketAccess,
+    /// `sandbox = "on" | "off"`: does the daemon give up what it does not need?
+    pub sandbox: bool,
 }
 
 /// `socket_owner`, `socket_group`, `socket_mode`: of both control sockets.

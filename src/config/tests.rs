@@ -126,6 +126,7 @@ fn what_is_absent_has_its_default() {
     let plane = |lines: &str| read(&interface(lines)).unwrap().interface;
     let few = plane("offload = \"off\"\nworkers = 3");
     assert_eq!((few.offload, few.workers.map(NonZeroUsize::get)), (false, Some(3)));
+    assert!(zeros.sandbox && plane("sandbox = \"on\"").sandbox && !plane("sandbox = \"off\"").sandbox);
     let auto = plane("offload = \"auto\"\nworkers = \"auto\"");
     assert_eq!((auto.offload, auto.workers, auto.nice), (true, None, None));
     assert_eq!(
@@ -202,7 +203,7 @@ fn an_unknown_key_is_refused_with_the_nearest() {
         "peer.toml:3: interface.colour: found the unknown key \"colour\"; take it out; the keys here are name, \
          private_key, private_key_file, listen_port, address, mtu, fwmark, table, offload, clamp_mss, \
          workers, nice, public_endpoint, client_allowed_ips, client_dns, client_mtu, client_keepalive, client_folder, \
-         socket_owner, socket_group, socket_mode, metrics_listen",
+         socket_owner, socket_group, socket_mode, metrics_listen, sandbox",
     );
 }
 

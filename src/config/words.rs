@@ -61,10 +61,12 @@ impl Interface {
     /// A sentence for each key that differs and cannot change while the tunnel runs.
     pub fn cannot_become(&self, new: &Interface) -> Vec<String> {
         let offload = |on: bool| if on { "auto" } else { "off" };
+        let sandbox = |on: bool| if on { "on" } else { "off" };
         let workers = |interface: &Interface| interface.workers.map_or("auto".to_owned(), |n| n.to_string());
         let nice = |interface: &Interface| interface.nice.map_or("absent".to_owned(), |n| n.to_string());
         let keys = [
             ("name", self.name.clone(), new.name.clone()),
+            ("sandbox", sandbox(self.sandbox).to_owned(), sandbox(new.sandbox).to_owned()),
             ("offload", offload(self.offload).to_owned(), offload(new.offload).to_owned()),
             ("workers", workers(self), workers(new)),
             ("nice", nice(self), nice(new)),

@@ -5,8 +5,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-use super::events::About;
+use super::{Tracing, events::About};
 use crate::forward::Time;
+use crate::trace::Wanted;
 use crate::tunnel::{Change, ChangeError, PeerStatus, Sample, Status};
 
 /// One request, with the place for its answer.
@@ -22,6 +23,8 @@ pub enum Request {
     Sample(Option<(Time, u64)>, oneshot::Sender<InterfaceSample>),
     /// Alter it, in order; stops at the first that cannot be.
     Set(Vec<Change>, oneshot::Sender<Result<(), SetError>>),
+    /// Tell what becomes of these packets; none: as many are told already as may be.
+    Trace(Wanted, oneshot::Sender<Option<Tracing>>),
     /// Read the file again and make the tunnel what it says; take that back after so long, unless it is confirmed.
     Reload(Option<Duration>, oneshot::Sender<Result<Reloaded, NotReloaded>>),
     /// What was reloaded on trial is to stay.
@@ -59,6 +62,8 @@ pub struct InterfaceStatus {
     pub now: std::time::Duration,
     /// How it is operated.
     pub operation: Operation,
+    /// What the process may do.
+    pub sandbox: Sandbox,
     /// Boot time now: what [`crate::forward::Evidence::at`] is measured against.
     pub boot: Time,
 }
@@ -102,6 +107,27 @@ pub struct Operation {
     pub put_back_last: Option<String>,
     /// Another program removes them again and again: they are put back less and less often.
     pub contested: bool,
+}
+
+/// What is in force of the sandbox.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sandbox {
+    /// False: the file switched it off.
+    pub on: bool,
+    /// What becomes of whoever makes a system call that is not on the list ("kill"); none: there is no list.
+    pub seccomp: Option<String>,
+    /// Version of Landlock that keeps files away; none: it does not.
+    pub landlock: Option<i32>,
+    /// Can no program give more privileges?
+    pub no_new_privileges: bool,
+    /// Capabilities in effect, as the kernel names them, sorted.
+    pub capabilities: Vec<String>,
+    /// Can none come back?
+    pub bounding_set_empty: bool,
+    /// Is the private key in a page of its own, locked and not dumped?
+    pub key_page: bool,
+    /// What should be in force and is not, and why: a line for people for each.
+    pub missing: Vec<String>,
 }
 
 /// Why a set failed; becomes an `errno=` line.

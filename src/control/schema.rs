@@ -7,7 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::{InterfaceStatus, Operation, explain};
+use super::{InterfaceStatus, Operation, Sandbox, explain};
 use crate::forward::{Evidence, PeerId, Refusal, Time};
 use crate::noise::PublicKey;
 use crate::tunnel::PeerStatus;
@@ -36,6 +36,9 @@ pub struct StatusReport<P = Vec<PeerReport>> {
     pub now: f64,
     /// Reloads, what was changed by hand, and what others did to the device.
     pub operation: Operation,
+    /// What is in force of the sandbox.
+    #[serde(default)]
+    pub sandbox: Sandbox,
     /// In the order in which they were made.
     pub peers: P,
     /// What was refused at least once, by reason.
@@ -148,6 +151,7 @@ impl<'a> From<&'a InterfaceStatus> for StatusReport<Peers<'a>> {
             mss_clamped: tunnel.mss_clamped,
             now: status.now.as_secs_f64(),
             operation: status.operation.clone(),
+            sandbox: status.sandbox.clone(),
             peers: Peers(&tunnel.peers),
             refusals: refused.collect(),
         }

@@ -13,7 +13,7 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::{
-    DaemonClock, DaemonError, Ended, Options, ReadConfig, Started,
+    Around, DaemonClock, DaemonError, Ended, Options, ReadConfig, Started,
     drift::Drift,
     events::Events,
     failed,
@@ -28,12 +28,13 @@ use super::{
 use crate::{
     config::{Baseline, Config, Hook},
     control::{
-        Access, ControlServer, InterfaceSample, InterfaceStatus, Operation, Request, SetError,
+        Access, ControlServer, InterfaceSample, InterfaceStatus, Operation, Request, SetError, Tracing,
         events::{About, What},
     },
     host::{Host, Mtus, NetworkChange, Plan},
     plane::{Plane, PlaneSettings, udp::Sent},
     sys::timer::{BootTimer, WallTimer},
+    trace::{Feed, Record, Wanted},
     tunnel::{Change, ChangeError, Event, Transmit, Tunnel},
 };
 use news::News;
@@ -85,6 +86,7 @@ pub(super) struct Driver<'a> {
     whereabouts: Whereabouts,
     timestamps: Timestamps,
     state_dir: PathBuf,
+    around: Around,
 }
 
 /// What ended one wait.
@@ -128,6 +130,7 @@ impl<'a> Driver<'a> {
             events,
             timestamps,
             whereabouts,
+            around,
         } = started;
         let watched = (baseline.hooks.clone(), baseline.interface.metrics_listen);
         Ok(Self {
@@ -167,6 +170,7 @@ impl<'a> Driver<'a> {
             whereabouts,
             timestamps,
             state_dir: options.state_dir.clone(),
+            around,
         })
     }
 
@@ -190,6 +194,7 @@ impl<'a> Driver<'a> {
                     Asked::Reload => Woken::Reload,
                 },
                 fatal = self.plane.failed() => Woken::Failed(fatal.into()),
+                () = self.around.names.ended() => Woken::Failed(DaemonError::TaskEnded("name service")),
                 () = &mut lost_device => Woken::Failed(DaemonError::DeviceLost(name.clone())),
                 error = self.control.failed() => Woken::Failed(error.into()),
                 Some(request) = self.requests.recv() => Woken::Request(request),
@@ -241,6 +246,7 @@ impl<'a> Driver<'a> {
     /// Stops the data threads; the device vanishes with them, unless it is kept.
     pub(super) async fn stop(self, ended: &Result<Ended, DaemonError>) {
         self.plane.stop();
+        self.events.end().await;
         // The next process does not wait for a disk.
         if !matches!(ended, Ok(Ended::HandedOver)) {
             self.timestamps.close(self.tunnel.newest_timestamp()).await;
@@ -437,11 +443,34 @@ impl<'a> Driver<'a> {
             Request::Set(changes, reply) => {
                 let _ = reply.send(self.set(changes));
             }
+            Request::Trace(wanted, reply) => {
+                let _ = reply.send(self.trace(wanted));
+            }
             Request::Reload(confirm, reply) => self.begin_reload(confirm, Some(reply)),
             Request::Confirm(reply) => {
                 let _ = reply.send(self.confirm());
             }
         }
+    }
+
+    /// Data threads tell what they see of these packets, until the reader lets go.
+    fn trace(&self, wanted: Wanted) -> Option<Tracing> {
+        let (now, news) = (self.clock.now(), Arc::new(Notify::new()));
+        let waker = news.clone();
+        let feed = Arc::new(Feed::new(wanted, self.fwmark, Box::new(move || waker.notify_one())));
+        let forward = self.tunnel.forward().clone();
+        if !forward.tap.attach(feed.clone()) {
+            return None;
+        }
+        let began = Record::Began {
+            interface: self.name.clone(),
+            listen_port: self.plane.port(),
+            fwmark: self.fwmark,
+            boot_ns: now.boot.0,
+            wall_ns: u64::try_from(now.wall.as_nanos()).unwrap_or(u64::MAX),
+        };
+        let attached = feed.clone();
+        Some(Tracing::new(began, feed, news, move || forward.tap.detach(&attached)))
     }
 
     /// What the host may refuse comes first, so that a port that is taken changes nothing.
@@ -529,6 +558,7 @@ impl<'a> Driver<'a> {
                 contested: self.drift.is_contested() || self.displaced.is_some(),
                 ..self.operation.clone()
             },
+            sandbox: self.around.sandbox.report().clone(),
             now: now.wall,
             boot: now.boot,
         }

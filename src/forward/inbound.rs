@@ -10,6 +10,7 @@ use super::{
     Endpoint, Evidence, Forward, Peer, Raised, Refusal, Session, Time,
     coalesce::{Coalescer, Delivery, Merge},
     session::REJECT_AFTER_MESSAGES,
+    tap::{Nobody, Observer},
 };
 use crate::wire::{
     ecn::{self, Ecn},
@@ -90,25 +91,48 @@ struct Run {
     source: Option<IpAddr>,
 }
 
-/// It was refused, and that was counted.
-struct Counted;
+/// It was refused for this, and that was counted.
+struct Counted(Refusal);
 
 impl Forward {
     /// Takes what arrived; it is decrypted in place, and what is fit for the TUN goes into `deliveries`. Handshakes
     /// go to the upper half.
     pub fn inbound(&self, arrival: &Arrival, buffer: &mut [u8], deliveries: &mut Deliveries, now: Time) {
+        self.inbound_observed(arrival, buffer, deliveries, &mut Nobody, now);
+    }
+
+    /// The same, while somebody looks.
+    pub fn inbound_observed(
+        &self,
+        arrival: &Arrival,
+        buffer: &mut [u8],
+        deliveries: &mut Deliveries,
+        observer: &mut impl Observer,
+        now: Time,
+    ) {
         let origin = Origin { from: &arrival.from, ecn: arrival.ecn, now };
         let mut run: Option<Run> = None;
-        for place in arrival.datagrams() {
+        for (number, place) in arrival.datagrams().enumerate() {
             let datagram = &mut buffer[place.clone()];
+            observer.arrives(number, datagram);
             let fit = match message::classify(datagram) {
                 Ok(Kind::Transport) => self.transport(origin, &mut run, datagram),
                 Ok(kind) => self.handshake(origin, kind, datagram).map(|()| None),
                 Err(_) => Err(self.refuse(origin, Refusal::Malformed, Evidence::default())),
             };
-            if let Ok(Some(len)) = fit {
-                let start = place.start + TRANSPORT_HEADER_LEN;
-                deliveries.push(buffer, start..start + len);
+            let peer = run.as_ref().map(|run| &*run.peer);
+            match fit {
+                Ok(Some(len)) => {
+                    let start = place.start + TRANSPORT_HEADER_LEN;
+                    let peer = peer.expect("what was opened belongs to a run");
+                    observer.opened(arrival, number, peer, &buffer[start..start + len], now);
+                    deliveries.push(buffer, start..start + len);
+                }
+                Ok(None) => {}
+                Err(Counted(why)) => {
+                    let peer = peer.filter(|_| why != Refusal::NoSuchSession);
+                    observer.refused(arrival, why, peer, &buffer[place], now);
+                }
             }
         }
         if let Some(run) = run {
@@ -251,7 +275,7 @@ impl Forward {
     fn refuse(&self, origin: Origin<'_>, why: Refusal, evidence: Evidence) -> Counted {
         let from = Some(origin.from.remote);
         self.refusals.count(why, Evidence { at: origin.now, from, ..evidence });
-        Counted
+        Counted(why)
     }
 }
 

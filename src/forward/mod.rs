@@ -25,6 +25,7 @@ pub mod segment;
 pub mod session;
 mod sessions;
 mod staged;
+pub mod tap;
 pub mod time;
 
 #[cfg(test)]
@@ -52,6 +53,7 @@ pub use pause::Pause;
 pub use peer::{Endpoint, Local, Peer, PeerId, Raised};
 pub use refusal::{Evidence, Refusal, Refusals};
 pub use session::{Session, Sessions};
+pub use tap::Tap;
 pub use time::Time;
 
 use staged::{Budget, STAGED_BYTES};
@@ -68,6 +70,8 @@ pub struct Forward {
     pub refusals: Refusals,
     /// TCP's segments are made to fit.
     pub mss: MssClamp,
+    /// Who looks at packets under way.
+    pub tap: Tap,
     /// On their way to the upper half.
     pub handshakes: Handshakes,
     /// Each peer stands in it at most once: while its bits are not zero.
@@ -87,6 +91,7 @@ impl Forward {
             sessions: Sessions::new(),
             refusals: Refusals::new(),
             mss: MssClamp::default(),
+            tap: Tap::default(),
             handshakes: Handshakes::new(),
             raised: SegQueue::new(),
             handshakes_bell: Bell::default(),

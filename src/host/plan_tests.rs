@@ -35,6 +35,7 @@ fn config(address: &[&str], table: Table, peers: &[&[&str]]) -> Config {
             nice: None,
             clients: crate::config::Clients::default(),
             sockets: crate::config::SocketAccess::default(),
+            sandbox: true,
             metrics_listen: None,
         },
         peers: peers.iter().map(peer).collect(),

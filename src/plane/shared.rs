@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use super::{
     Clock, Fatal, PlaneSettings, TunDevice, UdpSockets,
+    errors::Errors,
     lane::Lane,
     offload,
     pace::{Bucket, LogGate},
@@ -63,8 +64,10 @@ pub(super) struct Shared {
     /// Whether super-packets may be written to the TUN.
     pub(super) merging: Pause,
     spoils_equal_tails: bool,
-    /// ICMP errors that may be sent.
-    errors: Mutex<Bucket>,
+    /// What ICMP errors leave by.
+    pub(super) errors: Errors,
+    /// How many may be sent.
+    errors_left: Mutex<Bucket>,
     stopping: AtomicBool,
     failed: watch::Sender<Option<Fatal>>,
 }
@@ -75,6 +78,7 @@ impl Shared {
         tun: TunDevice,
         sockets: UdpSockets,
         settings: PlaneSettings,
+        errors: Errors,
         threads: usize,
     ) -> io::Result<Self> {
         // One alone serves both directions.
@@ -90,7 +94,8 @@ impl Shared {
             relief: Relief::new(threads > 1)?,
             merging: Pause::default(),
             spoils_equal_tails: offload::spoils_equal_tails(),
-            errors: Mutex::new(Bucket::new(Clock.boot())),
+            errors,
+            errors_left: Mutex::new(Bucket::new(Clock.boot())),
             stopping: AtomicBool::new(false),
             failed: watch::Sender::new(None),
         })
@@ -104,7 +109,7 @@ impl Shared {
     /// May a sender be told by ICMP that its packet goes nowhere?
     pub(super) fn may_answer(&self, now: Time) -> bool {
         // Two numbers, whole between any two statements.
-        self.errors.lock().unwrap_or_else(PoisonError::into_inner).take(now)
+        self.errors_left.lock().unwrap_or_else(PoisonError::into_inner).take(now)
     }
 
     /// Ends both loops.
@@ -154,17 +159,26 @@ impl Shared {
         sent
     }
 
-    /// Sends all datagrams of a cargo, by one call where that works. What fails is counted.
-    pub(super) fn ship(&self, sockets: &UdpSockets, cargo: &Cargo<'_>, log: &LogGate, now: Time) {
+    /// Sends all datagrams of a cargo, by one call where that works. What fails is counted; the last failure comes back.
+    pub(super) fn ship(
+        &self,
+        sockets: &UdpSockets,
+        cargo: &Cargo<'_>,
+        log: &LogGate,
+        now: Time,
+    ) -> io::Result<()> {
         let together = sockets.segments() && cargo.peer.segmentation.is_over(now);
         let refused = match together.then(|| self.ship_together(sockets, cargo, log, now)) {
-            Some(Ok(())) => return,
+            Some(Ok(sent)) => return sent,
             Some(Err(error)) => Some(error),
             None => None,
         };
-        let mut sent = 0;
+        let (mut sent, mut last) = (0, Ok(()));
         for datagram in cargo.datagrams() {
-            sent += usize::from(self.ship_one(sockets, cargo, Payload::one(datagram), log, now).is_ok());
+            match self.ship_one(sockets, cargo, Payload::one(datagram), log, now) {
+                Ok(_) => sent += 1,
+                Err(error) => last = Err(error),
+            }
         }
         // Where nothing at all gets through, cutting is not what is wrong.
         if let Some(error) = refused.filter(|_| sent > 0)
@@ -176,20 +190,20 @@ impl Shared {
                  asked again every 10 s"
             );
         }
+        last
     }
 
-    /// An error that may be one of segmentation, and with which nothing was sent.
+    /// What was sent, or not, and is counted; or an error that may be one of segmentation, and with which nothing was.
     fn ship_together(
         &self,
         sockets: &UdpSockets,
         cargo: &Cargo<'_>,
         log: &LogGate,
         now: Time,
-    ) -> io::Result<()> {
+    ) -> io::Result<io::Result<()>> {
         let Cargo { bytes, stride, .. } = *cargo;
         if bytes.len() <= stride {
-            let _counted = self.ship_one(sockets, cargo, Payload::one(bytes), log, now);
-            return Ok(());
+            return Ok(self.ship_one(sockets, cargo, Payload::one(bytes), log, now).map(drop));
         }
         // See `offload::spoils_equal_tails`.
         let equal = bytes.len().is_multiple_of(stride);
@@ -197,16 +211,18 @@ impl Shared {
         let (bytes, tail) = bytes.split_at(bytes.len() - apart);
         let sent = sockets.send_patiently(cargo.to, cargo.outer, Payload { bytes, stride }, PATIENCE);
         if sent.as_ref().is_err_and(may_be_segmentation) {
-            return sent.map(drop);
+            return sent.map(|_| Ok(()));
         }
         if sent.is_ok() && cargo.peer.segmentation.end() {
             tracing::info!(peer = %cargo.peer.label.load(), "the kernel cuts datagrams for this peer again");
         }
         self.shipped(cargo, Payload { bytes, stride }, &sent, log, now);
+        let mut outcome = sent.map(drop);
         if !tail.is_empty() {
-            let _counted = self.ship_one(sockets, cargo, Payload::one(tail), log, now);
+            let tail = self.ship_one(sockets, cargo, Payload::one(tail), log, now);
+            outcome = outcome.and(tail.map(drop));
         }
-        Ok(())
+        Ok(outcome)
     }
 
     fn ship_one(
@@ -255,11 +271,11 @@ impl Shared {
         }
     }
 
-    /// Writes one packet, behind its vnet header, to the TUN. A refused one is counted; an error means that the
-    /// device is gone.
-    pub(super) fn deliver(&self, frame: &[u8], log: &LogGate, now: Time) -> Result<(), Fatal> {
-        let Err(error) = self.tun.write(frame) else { return Ok(()) };
-        self.not_delivered(frame, &error, log, now)
+    /// Writes one packet, behind its vnet header, to the TUN: was it taken? A refused one is counted; an error means that
+    /// the device is gone.
+    pub(super) fn deliver(&self, frame: &[u8], log: &LogGate, now: Time) -> Result<bool, Fatal> {
+        let Err(error) = self.tun.write(frame) else { return Ok(true) };
+        self.not_delivered(frame, &error, log, now).map(|()| false)
     }
 
     /// The device would not take it.
@@ -276,15 +292,15 @@ impl Shared {
 
     /// Writes a super-packet to the TUN. One that is refused is written packet by packet, and no more are made for
     /// a while.
-    pub(super) fn deliver_merged(&self, frame: &[u8], log: &LogGate, now: Time) -> Result<(), Fatal> {
+    pub(super) fn deliver_merged(&self, frame: &[u8], log: &LogGate, now: Time) -> Result<bool, Fatal> {
         let Err(error) = self.tun.write(frame) else {
             if self.merging.end() {
                 tracing::info!(device = self.tun.name(), "the TUN takes super-packets again");
             }
-            return Ok(());
+            return Ok(true);
         };
         let Some(packets) = (!is_gone(&error)).then(|| cut(frame)).flatten() else {
-            return self.not_delivered(frame, &error, log, now);
+            return self.not_delivered(frame, &error, log, now).map(|()| false);
         };
         let mut taken = 0;
         for packet in packets {
@@ -300,7 +316,7 @@ impl Shared {
                 "the TUN took no super-packet: packets are written one by one, and it is asked again every 10 s"
             );
         }
-        Ok(())
+        Ok(taken > 0)
     }
 
     /// The end of the device, with what the kernel said.

@@ -11,7 +11,9 @@ use std::{
 };
 
 use super::{
-    TunDevice, UdpSockets, both, inbound, outbound,
+    TunDevice, UdpSockets, both,
+    errors::Errors,
+    inbound, outbound,
     pulse::{Beat, Pulse},
     relief,
     shared::Shared,
@@ -19,7 +21,7 @@ use super::{
 };
 use crate::{
     forward::{Evidence, Forward, Refusal},
-    sys::schedule,
+    sys::{sandbox, schedule},
     tunnel::Transmit,
 };
 
@@ -82,18 +84,22 @@ impl Workers {
     }
 }
 
-/// `workers` and `nice` in the file.
-#[derive(Clone, Copy, Debug, Default)]
+/// How data threads are made: `workers` and `nice` in the file, and what they may do.
+#[derive(Debug, Default)]
 pub struct Threads {
     /// How many.
     pub workers: Workers,
     /// -20 to 19, as nice(1) counts. `None`: -10 where the kernel grants it.
     pub nice: Option<i8>,
+    /// What ICMP errors leave by; `None`: it is opened at the start.
+    pub errors: Option<Errors>,
+    /// They give up each system call that the walk does not need.
+    pub confined: bool,
 }
 
 /// Before ordinary programs, as the kernel's own packets are: on a machine whose cores are all busy that was worth a
 /// sixth of a TCP stream's speed.
-const NICE: i8 = -10;
+pub const NICE: i8 = -10;
 
 /// What a data thread runs until it is stopped.
 type Run = fn(&Shared, &Pulse) -> Result<(), Fatal>;
@@ -123,18 +129,19 @@ impl Plane {
         tun: TunDevice,
         sockets: UdpSockets,
         settings: PlaneSettings,
-        Threads { workers, nice }: Threads,
+        Threads { workers, nice, errors, confined }: Threads,
     ) -> io::Result<Self> {
         let sockets = sockets.with(tun.offload());
         let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let threads = workers.threads(cores);
         forward.mss.set(settings.mss_bound());
-        let shared = Arc::new(Shared::new(forward, tun, sockets, settings, threads.len())?);
+        let errors = errors.unwrap_or_else(Errors::open);
+        let shared = Arc::new(Shared::new(forward, tun, sockets, settings, errors, threads.len())?);
         // If a later thread cannot be started, dropping this stops the earlier ones.
         let mut plane = Self { shared, threads: Vec::with_capacity(threads.len()), pulses: Vec::new() };
         for (name, run) in threads {
             let first = plane.threads.is_empty();
-            plane.spawn(name, first, nice, run)?;
+            plane.spawn(name, first, (nice, confined), run)?;
         }
         plane.tell();
         Ok(plane)
@@ -154,7 +161,13 @@ impl Plane {
         );
     }
 
-    fn spawn(&mut self, name: String, first: bool, nice: Option<i8>, run: Run) -> io::Result<()> {
+    fn spawn(
+        &mut self,
+        name: String,
+        first: bool,
+        (nice, confined): (Option<i8>, bool),
+        run: Run,
+    ) -> io::Result<()> {
         let shared = Arc::clone(&self.shared);
         let builder = thread::Builder::new().name(name.clone());
         let (own_name, pulse) = (name.clone(), Arc::new(Pulse::default()));
@@ -164,6 +177,9 @@ impl Plane {
                 && first
             {
                 denied.tell(nice.is_some());
+            }
+            if confined && let Err(absent) = sandbox::confine_data_thread() {
+                tracing::warn!(%absent, "a data thread is not confined");
             }
             if let Some(fatal) = guarded(&own_name, || run(&shared, &pulse)) {
                 shared.fail(fatal);

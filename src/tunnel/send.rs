@@ -163,6 +163,9 @@ impl Tunnel {
             return 0;
         }
         let staged = peer.shared.hand_over(&session, now);
+        if let Some(look) = self.forward.tap.look() {
+            look.handed_over(&self.forward, &peer.shared, &staged, now);
+        }
         let count = staged.len();
         for datagram in staged {
             self.transmit(id, datagram.outer, datagram.bytes.into());

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use vpnd::control::events::Events;
 use vpnd::control::{
     Access, ControlServer, InterfaceSample, InterfaceStatus, NotReloaded, Operation, Reloaded, Request,
-    SetError,
+    Sandbox, SetError,
 };
 use vpnd::forward::{Evidence, PeerId, Refusal, Time};
 use vpnd::noise::{PrivateKey, PublicKey};
@@ -123,6 +123,7 @@ pub fn daemon(mut model: Model) -> mpsc::Sender<Request> {
                     drop(answer.send(model.status().tunnel.peers.iter().find(wanted).cloned()));
                 }
                 Request::Sample(known, answer) => drop(answer.send(model.sample(known))),
+                Request::Trace(_, answer) => drop(answer.send(None)),
                 Request::Set(changes, answer) => {
                     let done = changes.into_iter().try_for_each(|change| model.apply(change));
                     drop(answer.send(done));
@@ -172,6 +173,7 @@ impl Model {
             },
             now: Duration::from_secs(1_700_000_000),
             operation: Operation::default(),
+            sandbox: Sandbox::default(),
             boot: Time(90_000_000_000),
         }
     }

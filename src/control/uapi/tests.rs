@@ -294,6 +294,7 @@ fn status(private_key: Option<PrivateKey>, port: u16, mark: u32, peers: Vec<Peer
         },
         now: Duration::ZERO,
         operation: crate::control::Operation::default(),
+        sandbox: crate::control::Sandbox::default(),
         boot: Time(0),
     }
 }

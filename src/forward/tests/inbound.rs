@@ -229,6 +229,23 @@ fn a_source_that_nobody_owns_is_refused() {
     assert_eq!(load(&two.to_left.activity.rx_packets), 0);
 }
 
+/// What one receive call brings is of one session, and not of one source.
+#[test]
+fn each_source_of_datagrams_that_came_together_is_looked_at() {
+    let two = Two::new();
+    let sources = ["10.0.0.1", "10.0.0.3", "10.0.0.1", "10.0.0.4"];
+    let inside = sources.map(|source| forged_inside(&two, &packet(source, "10.0.0.2", 28)));
+    let mut buffer = inside.concat();
+    let stride = inside[0].len();
+    let arrival = Arrival { from: endpoint(LEFT), ecn: Ecn::NotEct, place: 0..buffer.len(), stride };
+    let mut deliveries = Deliveries::new();
+    two.right.forward.inbound(&arrival, &mut buffer, &mut deliveries, START);
+    deliveries.finish(&mut buffer);
+    assert_eq!(load(&two.to_left.activity.rx_packets), 2);
+    assert_eq!(two.right.refusals(), [("source_not_allowed", 2)]);
+    assert_eq!(two.right.evidence(Refusal::SourceNotAllowed).inner, Some(address("10.0.0.4")));
+}
+
 /// netns.sh, scenario 10: it is authentic, so the endpoint follows all the same.
 #[test]
 fn a_packet_from_a_wrong_source_still_roams_and_counts_as_received() {

@@ -92,7 +92,7 @@ impl Node {
             super::Outbound::Depart(departure) => departure,
             super::Outbound::Staged => return Outbound::Staged,
             super::Outbound::Unreachable(why) => return Outbound::Unreachable(why),
-            super::Outbound::Refused => return Outbound::Refused,
+            super::Outbound::Refused(_) => return Outbound::Refused,
         };
         self.carriers.clear();
         assert!(self.forward.seal(&mut departure, &self.intake, &mut self.carriers));
