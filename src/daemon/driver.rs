@@ -234,7 +234,10 @@ impl<'a> Driver<'a> {
                 Woken::Watchdog => self.watchdog.look(self.plane.beats()),
                 Woken::Timer | Woken::Queue => {}
             }
-            self.turn();
+            if self.turn() {
+                // A flood is not to keep those waiting who ask for the status: they run when this does not.
+                tokio::task::yield_now().await;
+            }
             // The port may be another one now.
             self.store.keep(&self.plane, self.whereabouts.as_fd());
         }
@@ -256,8 +259,8 @@ impl<'a> Driver<'a> {
         self.wall_timer.arm(self.tunnel.wall_deadline()).map_err(failed("arm the timer of the wall clock"))
     }
 
-    /// What waits in the queues, and what is due.
-    fn turn(&mut self) {
+    /// What waits in the queues, and what is due; true if there may be more in the queues.
+    fn turn(&mut self) -> bool {
         self.follow_key();
         let forward = self.tunnel.forward().clone();
         let (mut raised_peers, mut handshakes) = (0, 0);
@@ -275,13 +278,15 @@ impl<'a> Driver<'a> {
             self.drain();
             handshakes += 1;
         }
-        if raised_peers == PER_TURN || handshakes == PER_TURN {
-            // More may wait, and nobody would wake us for it again.
+        let more = raised_peers == PER_TURN || handshakes == PER_TURN;
+        if more {
+            // Nobody would wake us for it again.
             self.wake.notify_one();
         }
         self.tunnel.expire(self.clock.now());
         self.drain();
         self.events.look_at_refusals(&self.tunnel);
+        more
     }
 
     fn drain(&mut self) {

@@ -49,6 +49,9 @@ pub struct Relay {
     threads: Vec<JoinHandle<()>>,
 }
 
+/// Datagrams, and which way they went.
+type Kept = Vec<(Way, Vec<u8>)>;
+
 struct Shared {
     /// Faces the end that knows the relay's address.
     front: UdpSocket,
@@ -61,7 +64,7 @@ struct Shared {
     random: Mutex<u64>,
     forwarded: AtomicU64,
     lost: [AtomicU64; 2],
-    record: Mutex<Option<Vec<(Way, Vec<u8>)>>>,
+    record: Mutex<Option<Kept>>,
     over: AtomicBool,
 }
 

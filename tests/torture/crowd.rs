@@ -34,6 +34,7 @@ use crate::{
     dice::Dice,
     field::memory_kb,
     flood::{Aim, Rein, Sources, flood},
+    floods::Content,
     payload::Strangers,
     report::Figure,
     world::{Node, PORT, carries, sh, wait_until},
@@ -240,7 +241,7 @@ fn memory(torment: &Torment, node: &Node, host: &Host, crowd: &Crowd) -> Vec<Fig
         bytes.extend(session.seal(&[], 0, Clock.boot()).unwrap_or_default());
     };
     let call = |dice: &mut Dice<'_>, bytes: &mut Vec<u8>| strangers.write(dice, bytes);
-    let run = |content: &(dyn Fn(&mut Dice<'_>, &mut Vec<u8>) + Sync), most: u64| {
+    let run = |content: &Content<'_>, most: u64| {
         flood(host, &Aim { most, ..aim }, content, &Rein::default()).expect("it can be sent").count
     };
     let calm = || {
@@ -248,7 +249,7 @@ fn memory(torment: &Torment, node: &Node, host: &Host, crowd: &Crowd) -> Vec<Fig
         memory_kb(node.pid())
     };
     let mut figures = Vec::new();
-    let names: [(&str, &(dyn Fn(&mut Dice<'_>, &mut Vec<u8>) + Sync)); 2] =
+    let names: [(&str, &Content<'_>); 2] =
         [("endpoint changes of a peer", &roam), ("sources that call", &call)];
     for (name, content) in names {
         run(content, most / 10); // what it allocates once

@@ -37,15 +37,19 @@ impl Stream {
         let sending = thread::spawn(move || {
             let bytes = vec![0x5a; 64 << 10];
             while !until.load(Ordering::Relaxed) {
-                let _ = sender.write(&bytes); // a time-out: it is asked again
+                // A time-out: it is asked again. The end of the connection: it is not asked all the time.
+                if sender.write(&bytes).is_err() {
+                    thread::sleep(Duration::from_millis(5));
+                }
             }
         });
         let until = over.clone();
         let receiving = thread::spawn(move || {
             let mut bytes = vec![0; 256 << 10];
             while !until.load(Ordering::Relaxed) {
-                if let Ok(length) = receiver.read(&mut bytes) {
-                    count.fetch_add(length as u64, Ordering::Relaxed);
+                match receiver.read(&mut bytes) {
+                    Ok(length) if length > 0 => _ = count.fetch_add(length as u64, Ordering::Relaxed),
+                    _ => thread::sleep(Duration::from_millis(5)),
                 }
             }
         });

@@ -18,6 +18,7 @@ use crate::{
     Torment,
     common::flow::Flow,
     dice::Dice,
+    goodput::Stream,
     payload::Recorder,
     report::Figure,
     world::{DEVICE, Node, PORT, Pair, PeerText, Running, Spec, attempt, cable, sh, wait_until},
@@ -287,8 +288,8 @@ pub fn flaps(torment: &Torment) -> Vec<Figure> {
     let times = torment.count(50, 2);
     let pair = Pair::start("flaps", &Spec::default());
     pair.left.ping(pair.right.inner4, 1);
-    let load =
-        Flow::trains(&pair.left.host, &pair.right.host, pair.right.inner6, Duration::from_millis(2), 1000, 8);
+    // TCP outlives what happens to the device; a datagram could not even be sent.
+    let load = Stream::start(&pair.left.host, &pair.right.host, pair.right.inner4);
     let flapped = |name: &str, times: u64, act: &str| {
         let (mut slowest, mut back) = (Duration::ZERO, 0);
         for _ in 0..times {
@@ -322,7 +323,7 @@ pub fn flaps(torment: &Torment) -> Vec<Figure> {
     figures.extend(flapped("the cable down and up", times, outer));
     // More than five in a row are a fight between two programs, in which vpnd slows down on purpose.
     figures.extend(flapped("addresses flushed", times.min(4), "ip addr flush dev vpn0"));
-    drop(load.finish());
+    drop(load);
     figures.push(taken_away(torment.count(25, 1), "ip link delete vpn0", "device deleted"));
     let theft = "ip netns add vpnd-thief; ip link set vpn0 netns vpnd-thief; ip netns del vpnd-thief";
     figures.push(taken_away(torment.count(25, 1), theft, "device in a namespace that is deleted"));
@@ -526,7 +527,9 @@ fn on_disk(torment: &Torment, host: &Host, disk: &std::path::Path) -> Vec<Figure
     let mut dice = Dice::Seed(torment.seed);
     let (times, mut torn) = (torment.count(200, 5), 0);
     for n in 0..times {
-        let mut writer = host.spawn("add", add(&format!("peer{n}"))).expect("it starts");
+        let mut writing = add(&format!("peer{n}"));
+        writing.stdout(Stdio::null());
+        let mut writer = host.spawn("add", writing).expect("it starts");
         thread::sleep(Duration::from_micros(dice.below(30_000) as u64));
         writer.kill9();
         torn += u64::from(!whole());
