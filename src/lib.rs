@@ -7,6 +7,7 @@
 pub mod config; // peer.toml → Config → Changes
 pub mod forward; // lower half: allowed IPs, sessions, replay window, seal and open, segment and coalesce
 pub mod noise; // the handshake as a calculation: initiator, responder, macs and cookies, keys
+pub mod trace; // a packet's way as a value: filters, stations, what vpnd saw
 pub mod tunnel; // upper half: peers, handshakes, timers, load; the one owner of the truth
 pub mod wire; // bytes ⇄ types: the four messages, IP and ICMP headers, ECN
 
@@ -25,3 +26,5 @@ pub mod lab; // hosts in network namespaces, for the demo and for the tests
 pub mod plane; // the data loops: tun, udp, buffers, workers, the one clock
 #[cfg(feature = "daemon")]
 pub mod sys; // every unsafe line of the tree, each with its reason
+#[cfg(feature = "daemon")]
+pub mod witness; // what the kernel tells of a packet under way: netfilter's trace, a probe, routing

@@ -62,6 +62,7 @@ fn interface() -> impl Strategy<Value = (usize, Interface)> {
                 fwmark,
                 table,
                 offload,
+                clamp_mss: true,
                 workers,
                 nice,
                 clients,

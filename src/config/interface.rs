@@ -42,6 +42,7 @@ pub(super) struct Draft {
     pub(super) fwmark: Option<u32>,
     pub(super) table: Table,
     pub(super) offload: bool,
+    pub(super) clamp_mss: bool,
     pub(super) workers: Option<NonZeroUsize>,
     pub(super) nice: Option<i8>,
     pub(super) clients: Clients,
@@ -62,6 +63,7 @@ impl Draft {
             fwmark: fwmark(&mut fields, report),
             table: table(&mut fields, report),
             offload: offload(&mut fields, report),
+            clamp_mss: clamp_mss(&mut fields, report),
             workers: workers(&mut fields, report),
             nice: nice(&mut fields, report),
             clients: clients::read(&mut fields, report),
@@ -99,6 +101,7 @@ impl Draft {
             fwmark: self.fwmark,
             table: self.table,
             offload: self.offload,
+            clamp_mss: self.clamp_mss,
             workers: self.workers,
             nice: self.nice,
             clients: self.clients,
@@ -195,6 +198,16 @@ fn offload(fields: &mut Fields<'_>, report: &mut Report<'_>) -> bool {
             true
         }
     }
+}
+
+/// On, unless it is switched off.
+fn clamp_mss(fields: &mut Fields<'_>, report: &mut Report<'_>) -> bool {
+    let Some(Found { at, value }) = fields.take("clamp_mss") else { return true };
+    value.as_bool().unwrap_or_else(|| {
+        let remedy = "write true, or false to leave TCP's segments to path MTU discovery";
+        fields.refuse(report, at, "clamp_mss", Flaw::new(describe(&value), remedy));
+        true
+    })
 }
 
 /// "auto" and 0 are the same as absent.

@@ -86,6 +86,8 @@ pub struct Interface {
     pub table: Table,
     /// `offload = "auto" | "off"`: may many packets travel by one system call?
     pub offload: bool,
+    /// `clamp_mss`: is the MSS of TCP through the tunnel lowered to what its MTU carries?
+    pub clamp_mss: bool,
     /// Data threads for each direction; absent ("auto"): as the machine has cores.
     pub workers: Option<NonZeroUsize>,
     /// Of the data threads, -20 to 19; absent: -10 where the kernel grants it.

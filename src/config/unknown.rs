@@ -13,6 +13,7 @@ pub(super) const INTERFACE: &[&str] = &[
     "fwmark",
     "table",
     "offload",
+    "clamp_mss",
     "workers",
     "nice",
     "public_endpoint",

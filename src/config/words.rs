@@ -39,6 +39,9 @@ impl Interface {
         if self.mtu != new.mtu {
             lines.push(format!("mtu {}", from_to(self.mtu, new.mtu, true)));
         }
+        if self.clamp_mss != new.clamp_mss {
+            lines.push(format!("clamp_mss {}", from_to(self.clamp_mss, new.clamp_mss, true)));
+        }
         if self.table != new.table {
             lines.push(format!("table {}", from_to(self.table, new.table, true)));
         }

@@ -16,7 +16,7 @@ use super::events::{Events, Listener};
 use super::query::Query;
 use super::samples::SampleReport;
 use super::schema::{PeerReport, StatusReport};
-use super::{Request, metrics, reload};
+use super::{Request, metrics, reload, trace};
 use crate::forward::Time;
 
 /// A request's head takes at most this long …
@@ -105,10 +105,11 @@ impl Web {
             "/v1/peer" => self.peer(query).await,
             "/v1/samples" => self.samples(&query).await,
             "/v1/events" => self.stream_events(query, streaming),
+            "/v1/trace" => self.trace(&query, streaming).await,
             "/metrics" => self.metrics().await,
             _ => error(
                 StatusCode::NOT_FOUND,
-                "nothing is here; ask for /v1/status, /v1/peer, /v1/samples, /v1/events or /metrics",
+                "nothing is here; ask for /v1/status, /v1/peer, /v1/samples, /v1/events, /v1/trace or /metrics",
             ),
         }
     }
@@ -150,6 +151,31 @@ impl Web {
         let Some(sample) = super::sample(&self.requests, None).await else { return stopping() };
         let text = metrics::render(&sample, &self.events).await;
         respond(StatusCode::OK, metrics::CONTENT_TYPE, text.into_bytes())
+    }
+
+    async fn trace(&self, query: &Query, streaming: &Notify) -> Response<Body> {
+        let wanted = match trace::wanted(query) {
+            Ok(wanted) => wanted,
+            Err(why) => return error(StatusCode::BAD_REQUEST, &why),
+        };
+        let Ok(place) = self.streams.clone().try_acquire_owned() else {
+            return error(StatusCode::SERVICE_UNAVAILABLE, "as many listen as may");
+        };
+        let (answer, tracing) = oneshot::channel();
+        if self.requests.send(Request::Trace(wanted, answer)).await.is_err() {
+            return stopping();
+        }
+        let tracing = match tracing.await {
+            Ok(Some(tracing)) => tracing,
+            Ok(None) => return error(StatusCode::SERVICE_UNAVAILABLE, "as many trace packets as may"),
+            Err(_gone) => return stopping(),
+        };
+        streaming.notify_one();
+        let frames = futures_util::stream::unfold((tracing, place), |(mut tracing, place)| async {
+            let text = tracing.lines().await?;
+            Some((Ok::<_, Infallible>(Frame::data(Bytes::from(text))), (tracing, place)))
+        });
+        headed(StatusCode::OK, "application/x-ndjson", BodyExt::boxed_unsync(StreamBody::new(frames)))
     }
 
     fn stream_events(&self, query: Query, streaming: &Notify) -> Response<Body> {

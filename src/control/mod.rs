@@ -4,6 +4,7 @@
 //! ```text
 //! wg ─── sockets ─── server ─┬─ conversation ─ lines ─ uapi ────────┬─ Request ─── the daemon
 //! vpnd status ───────────────┼─ http ─┬─ schema ─ explain, samples ─┤
+//! vpnd trace ────────────────── http ─── trace ◄───────────────────── the data threads
 //! vpnd reload ───────────────┤        ├─ reload ────────────────────┤
 //! Prometheus ─────── scrape ─┘        ├─ metrics ───────────────────┘
 //! vpnd events ───────────────── http ─┴─ events ◄──────────────────── the daemon
@@ -23,6 +24,7 @@ pub mod schema;
 mod scrape;
 mod server;
 mod sockets;
+mod trace;
 pub mod uapi;
 
 pub use request::{
@@ -30,6 +32,7 @@ pub use request::{
 };
 pub use server::ControlServer;
 pub use sockets::{Access, ControlError, Holder, make_folder};
+pub use trace::Tracing;
 
 /// Where the sockets of all interfaces are: those that `wg` knows, and our own.
 pub fn folders(run_dir: &std::path::Path) -> [std::path::PathBuf; 2] {

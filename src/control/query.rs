@@ -12,6 +12,11 @@ pub(super) struct Query {
     pub(super) generation: Option<u64>,
     pub(super) peer: Option<About>,
     pub(super) follow: bool,
+    /// Of a trace.
+    pub(super) filter: Option<String>,
+    pub(super) packets: Option<u64>,
+    pub(super) seconds: Option<u64>,
+    pub(super) snap: Option<u64>,
 }
 
 impl Query {
@@ -25,16 +30,17 @@ impl Query {
             };
             match name {
                 "since" => query.since = Some(value.into_owned()),
-                "generation" => {
-                    query.generation =
-                        Some(value.parse().map_err(|_| format!("generation is no number: {value:?}"))?);
-                }
+                "generation" => query.generation = Some(number(name, &value)?),
+                "filter" => query.filter = Some(value.into_owned()),
+                "packets" => query.packets = Some(number(name, &value)?),
+                "seconds" => query.seconds = Some(number(name, &value)?),
+                "snap" => query.snap = Some(number(name, &value)?),
                 "peer" => query.peer = Some(About::new(&value)),
                 "follow" if value == "0" || value == "1" => query.follow = value == "1",
                 "follow" => return Err(format!("follow is 0 or 1, not {value:?}")),
                 _ => {
                     return Err(format!(
-                        "{name:?} is not known here: since, generation, peer and follow are"
+                        "{name:?} is not known here: since, generation, peer, follow, filter, packets, seconds and snap are"
                     ));
                 }
             }
@@ -47,6 +53,10 @@ impl Query {
         let number = |text: &String| text.parse().map_err(|_| format!("since is no number: {text:?}"));
         self.since.as_ref().map(number).transpose()
     }
+}
+
+fn number(name: &str, value: &str) -> Result<u64, String> {
+    value.parse().map_err(|_| format!("{name} is no number: {value:?}"))
 }
 
 #[cfg(test)]

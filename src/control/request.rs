@@ -5,8 +5,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-use super::events::About;
+use super::{Tracing, events::About};
 use crate::forward::Time;
+use crate::trace::Wanted;
 use crate::tunnel::{Change, ChangeError, PeerStatus, Sample, Status};
 
 /// One request, with the place for its answer.
@@ -22,6 +23,8 @@ pub enum Request {
     Sample(Option<(Time, u64)>, oneshot::Sender<InterfaceSample>),
     /// Alter it, in order; stops at the first that cannot be.
     Set(Vec<Change>, oneshot::Sender<Result<(), SetError>>),
+    /// Tell what becomes of these packets; none: as many are told already as may be.
+    Trace(Wanted, oneshot::Sender<Option<Tracing>>),
     /// Read the file again and make the tunnel what it says; take that back after so long, unless it is confirmed.
     Reload(Option<Duration>, oneshot::Sender<Result<Reloaded, NotReloaded>>),
     /// What was reloaded on trial is to stay.

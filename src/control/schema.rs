@@ -30,6 +30,8 @@ pub struct StatusReport<P = Vec<PeerReport>> {
     pub mtu: u16,
     /// Are cookies demanded?
     pub under_load: bool,
+    /// SYNs of TCP whose MSS was lowered to what the tunnel carries.
+    pub mss_clamped: u64,
     /// Wall time of this report, in Unix seconds.
     pub now: f64,
     /// Reloads, what was changed by hand, and what others did to the device.
@@ -146,6 +148,7 @@ impl<'a> From<&'a InterfaceStatus> for StatusReport<Peers<'a>> {
             fwmark: status.fwmark,
             mtu: status.mtu,
             under_load: tunnel.under_load,
+            mss_clamped: tunnel.mss_clamped,
             now: status.now.as_secs_f64(),
             operation: status.operation.clone(),
             sandbox: status.sandbox.clone(),

@@ -28,12 +28,13 @@ use super::{
 use crate::{
     config::{Baseline, Config, Hook},
     control::{
-        Access, ControlServer, InterfaceSample, InterfaceStatus, Operation, Request, SetError,
+        Access, ControlServer, InterfaceSample, InterfaceStatus, Operation, Request, SetError, Tracing,
         events::{About, What},
     },
     host::{Host, Mtus, NetworkChange, Plan},
     plane::{Plane, PlaneSettings, udp::Sent},
     sys::timer::{BootTimer, WallTimer},
+    trace::{Feed, Record, Wanted},
     tunnel::{Change, ChangeError, Event, Transmit, Tunnel},
 };
 use news::News;
@@ -135,7 +136,10 @@ impl<'a> Driver<'a> {
         Ok(Self {
             name,
             fwmark: plan.fwmark.unwrap_or(0),
-            settings: PlaneSettings::new(plan.mtu),
+            settings: PlaneSettings {
+                clamp_mss: baseline.interface.clamp_mss,
+                ..PlaneSettings::new(plan.mtu)
+            },
             plan,
             own_table,
             port_chosen: baseline.interface.listen_port.is_none(),
@@ -390,13 +394,20 @@ impl<'a> Driver<'a> {
         let mtu = bytes(mtus.device);
         let route_mtus =
             mtus.routes.iter().copied().map(bytes).filter(|one| (1..mtu).contains(one)).collect();
-        let settings = PlaneSettings { mtu, route_mtus };
+        let settings = PlaneSettings { mtu, route_mtus, clamp_mss: self.settings.clamp_mss };
         if settings == self.settings {
             return;
         }
         info!(mtu, routes = ?settings.route_mtus, "the MTU of the device, or of a route to it, was changed");
         self.plane.set(settings.clone());
         self.settings = settings;
+    }
+
+    fn clamp_mss(&mut self, clamp: bool) {
+        if self.settings.clamp_mss != clamp {
+            self.settings.clamp_mss = clamp;
+            self.plane.set(self.settings.clone());
+        }
     }
 
     fn answer(&mut self, request: Request) {
@@ -427,11 +438,34 @@ impl<'a> Driver<'a> {
             Request::Set(changes, reply) => {
                 let _ = reply.send(self.set(changes));
             }
+            Request::Trace(wanted, reply) => {
+                let _ = reply.send(self.trace(wanted));
+            }
             Request::Reload(confirm, reply) => self.begin_reload(confirm, Some(reply)),
             Request::Confirm(reply) => {
                 let _ = reply.send(self.confirm());
             }
         }
+    }
+
+    /// Data threads tell what they see of these packets, until the reader lets go.
+    fn trace(&self, wanted: Wanted) -> Option<Tracing> {
+        let (now, news) = (self.clock.now(), Arc::new(Notify::new()));
+        let waker = news.clone();
+        let feed = Arc::new(Feed::new(wanted, self.fwmark, Box::new(move || waker.notify_one())));
+        let forward = self.tunnel.forward().clone();
+        if !forward.tap.attach(feed.clone()) {
+            return None;
+        }
+        let began = Record::Began {
+            interface: self.name.clone(),
+            listen_port: self.plane.port(),
+            fwmark: self.fwmark,
+            boot_ns: now.boot.0,
+            wall_ns: u64::try_from(now.wall.as_nanos()).unwrap_or(u64::MAX),
+        };
+        let attached = feed.clone();
+        Some(Tracing::new(began, feed, news, move || forward.tap.detach(&attached)))
     }
 
     /// What the host may refuse comes first, so that a port that is taken changes nothing.

@@ -33,12 +33,12 @@ use std::{
 };
 
 use tokio::sync::{Notify, mpsc};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::{
     config::{Baseline, Config, SocketAccess, followed},
     control::{self, Access, ControlError, ControlServer, Request, events::What},
-    forward::{Forward, carrier::packets_of_a_send},
+    forward::{Forward, aead, carrier::packets_of_a_send},
     host::{Host, HostError, Plan},
     noise::Tai64n,
     plane::{Clock, Errors, Fatal, Offload, Plane, PlaneSettings, Threads, TunDevice, Workers},
@@ -61,6 +61,8 @@ use whereabouts::Whereabouts;
 /// How long a default route waits for endpoint names: behind it, only servers on the link and those that are asked
 /// past the tunnel can answer.
 const NAMES_FIRST: Duration = Duration::from_secs(5);
+/// The same without one: who starts after us sends at once, and a name that is known nearby is told by then.
+const NAMES_SOON: Duration = Duration::from_secs(1);
 
 /// Reads the file again: the configuration, or all that is wrong with it as `vpnd check` says it.
 pub type ReadConfig = Arc<dyn Fn() -> Result<Config, String> + Send + Sync>;
@@ -151,6 +153,9 @@ pub fn wall_clock() -> Duration {
 /// To be called while there is one thread: the sandbox binds those that come after it.
 pub fn run(config: Config, options: Options, attendants: Attendants) -> Result<(), DaemonError> {
     sys::process::forbid_core_dumps().map_err(failed("switch core dumps off"))?;
+    // While nothing is locked in memory yet: what opening the library touches can go again.
+    let sealed_by = aead::implementation();
+    debug!(sealed_by, "data packets");
     let sandbox = Sandbox::enter(&config, &options);
     if !sys::process::keep_out_of_swap().unwrap_or(false) {
         info!("keys may be swapped out: locked memory is limited (LimitMEMLOCK= of a service)");
@@ -336,15 +341,16 @@ async fn start(
     let mut tunnel = build_tunnel(&config, options, floor, &wake)?;
     let mut resolver = Resolver::new(followed(&config.peers), mark, around.names.clone());
     resume(&mut whereabouts, &mut tunnel, &mut resolver);
-    let settings = PlaneSettings::new(config.interface.mtu);
+    let clamp_mss = config.interface.clamp_mss;
+    let settings = PlaneSettings { clamp_mss, ..PlaneSettings::new(config.interface.mtu) };
     let workers = config.interface.workers.map_or(Workers::Auto, Workers::EachWay);
     let confined = around.sandbox.confines();
     let threads = Threads { workers, nice: config.interface.nice, errors, confined };
     let plane = Plane::start(tunnel.forward().clone(), tun, sockets, settings, threads)
         .map_err(failed("start the data threads"))?;
     // Where the routes are there already, waiting would win nothing.
-    if !plan.rules.is_empty() && !is_kept {
-        resolver.first_round(NAMES_FIRST).await;
+    if !is_kept {
+        resolver.first_round(if plan.rules.is_empty() { NAMES_SOON } else { NAMES_FIRST }).await;
     }
     host.apply(&plan).await?;
     info!(
@@ -352,6 +358,7 @@ async fn start(
         port,
         peers = config.peers.len(),
         mtu = config.interface.mtu,
+        sealed_by = aead::implementation(),
         public_key = %config.interface.private_key.public_key(),
         event = options.journal.then_some("started"),
         "up"

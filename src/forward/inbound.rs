@@ -6,17 +6,17 @@ use std::{
     sync::Arc,
 };
 
-use bytes::Bytes;
-
 use super::{
-    Endpoint, Evidence, Forward, HandshakeDatagram, Peer, Raised, Refusal, Session, Time,
+    Endpoint, Evidence, Forward, Peer, Raised, Refusal, Session, Time,
     coalesce::{Coalescer, Delivery, Merge},
     session::REJECT_AFTER_MESSAGES,
+    tap::{Nobody, Observer},
 };
 use crate::wire::{
     ecn::{self, Ecn},
     ip,
     message::{self, Index, Kind, TRANSPORT_HEADER_LEN, TransportHeader},
+    mss::Checksum,
 };
 
 /// What one receive call left in a buffer: one datagram, or several that the kernel put together (UDP_GRO).
@@ -91,27 +91,48 @@ struct Run {
     source: Option<IpAddr>,
 }
 
-/// It was refused, and that was counted.
-struct Counted;
+/// It was refused for this, and that was counted.
+struct Counted(Refusal);
 
 impl Forward {
     /// Takes what arrived; it is decrypted in place, and what is fit for the TUN goes into `deliveries`. Handshakes
     /// go to the upper half.
     pub fn inbound(&self, arrival: &Arrival, buffer: &mut [u8], deliveries: &mut Deliveries, now: Time) {
+        self.inbound_observed(arrival, buffer, deliveries, &mut Nobody, now);
+    }
+
+    /// The same, while somebody looks.
+    pub fn inbound_observed(
+        &self,
+        arrival: &Arrival,
+        buffer: &mut [u8],
+        deliveries: &mut Deliveries,
+        observer: &mut impl Observer,
+        now: Time,
+    ) {
         let origin = Origin { from: &arrival.from, ecn: arrival.ecn, now };
         let mut run: Option<Run> = None;
-        for place in arrival.datagrams() {
+        for (number, place) in arrival.datagrams().enumerate() {
             let datagram = &mut buffer[place.clone()];
+            observer.arrives(number, datagram);
             let fit = match message::classify(datagram) {
                 Ok(Kind::Transport) => self.transport(origin, &mut run, datagram),
-                Ok(Kind::Initiation | Kind::Response | Kind::CookieReply) => {
-                    self.handshake(origin, datagram).map(|()| None)
-                }
+                Ok(kind) => self.handshake(origin, kind, datagram).map(|()| None),
                 Err(_) => Err(self.refuse(origin, Refusal::Malformed, Evidence::default())),
             };
-            if let Ok(Some(len)) = fit {
-                let start = place.start + TRANSPORT_HEADER_LEN;
-                deliveries.push(buffer, start..start + len);
+            let peer = run.as_ref().map(|run| &*run.peer);
+            match fit {
+                Ok(Some(len)) => {
+                    let start = place.start + TRANSPORT_HEADER_LEN;
+                    let peer = peer.expect("what was opened belongs to a run");
+                    observer.opened(arrival, number, peer, &buffer[start..start + len], now);
+                    deliveries.push(buffer, start..start + len);
+                }
+                Ok(None) => {}
+                Err(Counted(why)) => {
+                    let peer = peer.filter(|_| why != Refusal::NoSuchSession);
+                    observer.refused(arrival, why, peer, &buffer[place], now);
+                }
             }
         }
         if let Some(run) = run {
@@ -125,14 +146,13 @@ impl Forward {
         self.refusals.count(Refusal::Oversized, evidence);
     }
 
-    /// For the upper half. A full queue is seen before the copy is made: a flood costs no memory.
-    fn handshake(&self, origin: Origin<'_>, datagram: &[u8]) -> Result<(), Counted> {
-        if self.handshakes.is_full() {
-            return Err(self.refuse(origin, Refusal::HandshakeQueueFull, Evidence::default()));
+    /// For the upper half, if it is meant for our key.
+    fn handshake(&self, origin: Origin<'_>, kind: Kind, datagram: &[u8]) -> Result<(), Counted> {
+        let refuse = |why| self.refuse(origin, why, Evidence::default());
+        if kind != Kind::CookieReply && !self.handshakes.is_for_us(datagram) {
+            return Err(refuse(Refusal::Mac1));
         }
-        let bytes = Bytes::copy_from_slice(datagram);
-        self.push_handshake(HandshakeDatagram { from: *origin.from, bytes });
-        Ok(())
+        self.push_handshake(origin.from, kind, datagram).map_err(refuse)
     }
 
     /// Length of the inner packet, which then stands behind the transport header; `None` of a keepalive.
@@ -232,6 +252,7 @@ impl Forward {
         if marked != header.ecn {
             ecn::mark(packet, marked);
         }
+        self.mss.apply(packet, Checksum::Whole);
         Ok(packet.len())
     }
 
@@ -254,7 +275,7 @@ impl Forward {
     fn refuse(&self, origin: Origin<'_>, why: Refusal, evidence: Evidence) -> Counted {
         let from = Some(origin.from.remote);
         self.refusals.count(why, Evidence { at: origin.now, from, ..evidence });
-        Counted
+        Counted(why)
     }
 }
 

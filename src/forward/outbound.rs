@@ -4,13 +4,17 @@ use std::{fmt, net::IpAddr, ops::Range, sync::Arc};
 
 use super::{
     Carriers, Endpoint, Evidence, Forward, Intake, Peer, Raised, Refusal, Session, Time, carrier::Way,
-    padding::padded_len, peer::Reserved, segment::Segmentation,
+    padding::padded_len, peer::Reserved, segment::Segmentation, tap,
 };
-use crate::wire::{
-    icmp, ip,
-    message::{TAG_LEN, TRANSPORT_HEADER_LEN, TransportHeader},
-    outer::Outer,
-    vnet::{VNET_HEADER_LEN, VnetHeader},
+use crate::{
+    trace::Sealed,
+    wire::{
+        icmp, ip,
+        message::{TAG_LEN, TRANSPORT_HEADER_LEN, TransportHeader},
+        mss::Checksum,
+        outer::Outer,
+        vnet::{VNET_HEADER_LEN, VnetHeader},
+    },
 };
 
 /// What became of a packet from the TUN.
@@ -23,7 +27,7 @@ pub enum Outbound {
     /// It was refused (counted), and the sender should hear why by ICMP.
     Unreachable(icmp::Unreachable),
     /// It was refused (counted), silently.
-    Refused,
+    Refused(Refusal),
 }
 
 /// A packet, or a super-packet, that is ready to be sealed. The counters are taken, so it must be.
@@ -50,6 +54,30 @@ impl fmt::Debug for Departure {
     }
 }
 
+impl Departure {
+    /// Where it stands in the intake.
+    pub(super) fn place(&self) -> &Range<usize> {
+        &self.place
+    }
+
+    /// When its batch began.
+    pub(super) fn at(&self) -> Time {
+        self.at
+    }
+
+    /// What is known of it before it leaves.
+    pub(super) fn sealed_as(&self, prefix: String, mark: u32) -> Sealed {
+        let Way { peer, to, .. } = &self.way;
+        let way = (to.remote, to.local.map(|local| local.address));
+        Sealed {
+            counter: self.counter,
+            segments: self.segments as u64,
+            inner_bytes: self.place.len() as u64,
+            ..tap::sealed(peer, &self.session, way, prefix, mark)
+        }
+    }
+}
+
 /// Whose a packet is.
 struct Routed {
     way: Way,
@@ -58,14 +86,14 @@ struct Routed {
 
 /// It was refused (counted).
 enum NoWay {
-    Refused,
+    Refused(Refusal),
     Unreachable(icmp::Unreachable),
 }
 
 impl From<NoWay> for Outbound {
     fn from(no_way: NoWay) -> Self {
         match no_way {
-            NoWay::Refused => Self::Refused,
+            NoWay::Refused(why) => Self::Refused(why),
             NoWay::Unreachable(why) => Self::Unreachable(why),
         }
     }
@@ -89,6 +117,13 @@ impl Forward {
             Err(no_way) => return no_way.into(),
         };
         let segments = segmentation.count();
+        // A SYN is never one of several.
+        if segments == 1 {
+            let unfinished = VnetHeader::parse(vnet).is_ok_and(|vnet| vnet.checksum.is_some());
+            let checksum = if unfinished { Checksum::Unfinished } else { Checksum::Whole };
+            self.mss.apply(intake.packet_of_frame(len), checksum);
+        }
+        let packet = intake.packet_of_frame(len);
         let Some(Reserved { session, counter }) = self.reserve(&way.peer, &segmentation, packet, &bound, now)
         else {
             return Outbound::Staged;
@@ -138,7 +173,7 @@ impl Forward {
 
     fn malformed(&self, now: Time) -> NoWay {
         self.refusals.count(Refusal::OutboundMalformed, Evidence { at: now, ..Evidence::default() });
-        NoWay::Refused
+        NoWay::Refused(Refusal::OutboundMalformed)
     }
 
     /// Whose is it, and where is that peer?
@@ -148,7 +183,7 @@ impl Forward {
         let Some(segmentation) = vnet.and_then(|vnet| Segmentation::new(&vnet, packet, &header).ok()) else {
             let evidence = Evidence { at: now, inner: Some(header.destination), ..Evidence::default() };
             self.refusals.count(Refusal::VnetHeader, evidence);
-            return Err(NoWay::Refused);
+            return Err(NoWay::Refused(Refusal::VnetHeader));
         };
         let inner = Some(header.destination);
         // Each packet of a super-packet is one, and all but one have no more to tell.
@@ -161,7 +196,7 @@ impl Forward {
             let evidence = Evidence { at: now, inner, ..Evidence::default() };
             if is_link_scope(header.destination) {
                 refuse(Refusal::LinkScope, evidence);
-                return Err(NoWay::Refused);
+                return Err(NoWay::Refused(Refusal::LinkScope));
             }
             refuse(Refusal::NoPeer, evidence);
             return Err(NoWay::Unreachable(icmp::Unreachable::NoPeer));
@@ -172,11 +207,11 @@ impl Forward {
         };
         if is_own_datagram(packet, &header, peer, &to) {
             refuse(Refusal::RoutingLoop, Evidence { at: now, inner, ..Evidence::about(peer) });
-            return Err(NoWay::Refused);
+            return Err(NoWay::Refused(Refusal::RoutingLoop));
         }
         let Ok(outer) = Outer::of(packet, &header) else {
             refuse(Refusal::NestedTooDeep, Evidence { at: now, inner, ..Evidence::about(peer) });
-            return Err(NoWay::Refused);
+            return Err(NoWay::Refused(Refusal::NestedTooDeep));
         };
         Ok(Routed { way: Way { peer: peer.clone(), to, outer }, segmentation })
     }

@@ -23,6 +23,8 @@ const OVERHEAD: usize = 64;
 pub struct StagedDatagram {
     /// What the packet inside wants of the outer header.
     pub outer: Outer,
+    /// The packet that it was.
+    pub packet: Vec<u8>,
     /// The transport message.
     pub bytes: Vec<u8>,
 }
@@ -73,9 +75,11 @@ impl StagedQueue {
     pub(super) fn seal_all(&mut self, session: &Session, now: Time) -> Vec<StagedDatagram> {
         let mut datagrams = Vec::with_capacity(self.packets.len());
         while let Some(Waiting { packet, mtu, .. }) = self.packets.front() {
-            let Some(datagram) = session.seal(packet, *mtu, now) else { return datagrams };
-            datagrams.push(StagedDatagram { outer: outer(packet), bytes: datagram });
-            self.packets.pop_front();
+            let Some(bytes) = session.seal(packet, *mtu, now) else { return datagrams };
+            let outer = outer(packet);
+            if let Some(Waiting { packet, .. }) = self.packets.pop_front() {
+                datagrams.push(StagedDatagram { outer, packet, bytes });
+            }
         }
         // An idle peer keeps no memory for its next handshake.
         self.packets = VecDeque::new();

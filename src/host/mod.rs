@@ -5,6 +5,7 @@
 //! so they obey one order: routes come before the rules that point at them, and go after them. A rule of ours
 //! whose table is empty therefore belongs to a daemon that was killed, and [`Host::sweep`] needs no memory.
 
+pub mod fib; // where the kernel would send a packet, and why
 pub mod plan;
 
 mod adopt; // what a daemon before us placed

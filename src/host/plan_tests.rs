@@ -30,6 +30,7 @@ fn config(address: &[&str], table: Table, peers: &[&[&str]]) -> Config {
             fwmark: None,
             table,
             offload: true,
+            clamp_mss: true,
             workers: None,
             nice: None,
             clients: crate::config::Clients::default(),

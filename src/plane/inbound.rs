@@ -10,7 +10,7 @@ use super::{
     udp::{Family, Received},
 };
 use crate::{
-    forward::{Aligned, Arrival, Deliveries, Merge, Time},
+    forward::{Aligned, Arrival, Deliveries, Merge, Time, tap::Arriving},
     sys::poll::{self, Interest, Ready},
 };
 
@@ -121,12 +121,19 @@ impl<'a> Walk<'a> {
         }
         let (mut ticket, _input) = self.shared.inbound.taken(input);
         self.deliveries.begin(self.merge(now));
+        let forward = &self.shared.forward;
+        let mut watched = forward.tap.look().map(|look| look.arriving(forward));
         for arrival in &self.arrivals {
-            self.shared.forward.inbound(arrival, &mut self.buffer, &mut self.deliveries, now);
+            match &mut watched {
+                None => forward.inbound(arrival, &mut self.buffer, &mut self.deliveries, now),
+                Some(watched) => {
+                    forward.inbound_observed(arrival, &mut self.buffer, &mut self.deliveries, watched, now);
+                }
+            }
         }
         self.arrivals.clear();
         ticket.wait();
-        self.deliver(now)
+        self.deliver(watched, now)
     }
 
     /// What the device takes now.
@@ -134,14 +141,22 @@ impl<'a> Walk<'a> {
         if self.shared.merging.is_over(now) { self.shared.tun.merge() } else { Merge::default() }
     }
 
-    fn deliver(&mut self, now: Time) -> Result<(), Fatal> {
-        for delivery in self.deliveries.finish(&mut self.buffer) {
+    fn deliver(&mut self, watched: Option<Arriving<'_>>, now: Time) -> Result<(), Fatal> {
+        let deliveries = self.deliveries.finish(&mut self.buffer);
+        let mut taken = Vec::new();
+        for delivery in deliveries {
             let frame = &self.buffer[delivery.start..delivery.end];
-            if delivery.packets > 1 {
-                self.shared.deliver_merged(frame, &self.shared.inbound.log, now)?;
+            let is_taken = if delivery.packets > 1 {
+                self.shared.deliver_merged(frame, &self.shared.inbound.log, now)?
             } else {
-                self.shared.deliver(frame, &self.shared.inbound.log, now)?;
+                self.shared.deliver(frame, &self.shared.inbound.log, now)?
+            };
+            if watched.is_some() {
+                taken.push(is_taken);
             }
+        }
+        if let Some(mut watched) = watched {
+            watched.delivered(deliveries, &taken, self.shared.clock.boot());
         }
         Ok(())
     }

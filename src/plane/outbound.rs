@@ -9,7 +9,7 @@ use super::{
     shared::{BATCH, BATCH_BYTES, Failures, Shared, is_gone, rest},
 };
 use crate::{
-    forward::{Carriers, Departure, Intake, Outbound, Time},
+    forward::{Carriers, Departure, Intake, Outbound, Refusal, Time, tap::Departing},
     sys::poll::{self, Interest, Ready},
     wire::{
         icmp::{self, Unreachable},
@@ -93,15 +93,18 @@ impl<'a> Walk<'a> {
         if self.departures.is_empty() {
             return Ok(());
         }
+        let forward = &self.shared.forward;
+        let mut watched =
+            forward.tap.look().map(|look| look.departing(forward, &self.departures, &self.intake));
         let (mut ticket, _input) = self.shared.outbound.taken(input);
         for at in 0..self.departures.len() {
             while !self.shared.forward.seal(&mut self.departures[at], &self.intake, &mut self.carriers) {
                 ticket.wait();
-                self.ship(now);
+                self.ship(watched.as_mut(), now);
             }
         }
         ticket.wait();
-        self.ship(now);
+        self.ship(watched.as_mut(), now);
         self.departures.clear();
         Ok(())
     }
@@ -151,19 +154,47 @@ impl<'a> Walk<'a> {
                 self.departures.push(departure);
                 Ok(())
             }
-            Outbound::Unreachable(why) => self.answer(len, why, now),
-            Outbound::Staged | Outbound::Refused => Ok(()),
+            Outbound::Unreachable(why) => {
+                let refusal = match why {
+                    Unreachable::NoPeer => Refusal::NoPeer,
+                    Unreachable::NoEndpoint => Refusal::NoEndpoint,
+                };
+                self.turned_back(len, Some(refusal), now);
+                self.answer(len, why, now)
+            }
+            Outbound::Staged => {
+                self.turned_back(len, None, now);
+                Ok(())
+            }
+            Outbound::Refused(why) => {
+                self.turned_back(len, Some(why), now);
+                Ok(())
+            }
+        }
+    }
+
+    /// The packet that was read last goes no further, or not yet: does anybody look?
+    fn turned_back(&self, len: usize, why: Option<Refusal>, now: Time) {
+        let forward = &self.shared.forward;
+        if let Some(look) = forward.tap.look()
+            && let Some(packet) = self.intake.frame(len).get(VNET_HEADER_LEN..)
+        {
+            look.turned_back(forward, packet, why, now);
         }
     }
 
     /// Sends what is sealed.
-    fn ship(&mut self, now: Time) {
+    fn ship(&mut self, mut watched: Option<&mut Departing>, now: Time) {
         if self.carriers.is_empty() {
             return;
         }
         let sockets = self.shared.sockets.load();
         for cargo in self.carriers.cargo() {
-            self.shared.ship(&sockets, &cargo, &self.shared.outbound.log, now);
+            let sent = self.shared.ship(&sockets, &cargo, &self.shared.outbound.log, now);
+            if let Some(watched) = &mut watched {
+                let error = sent.err().map(|error| error.to_string());
+                watched.shipped(&cargo, error, self.shared.clock.boot());
+            }
         }
         self.carriers.clear();
     }
@@ -177,6 +208,6 @@ impl<'a> Walk<'a> {
             return Ok(());
         }
         let frame = [&[0; VNET_HEADER_LEN], &error[..]].concat();
-        self.shared.deliver(&frame, &self.shared.outbound.log, now)
+        self.shared.deliver(&frame, &self.shared.outbound.log, now).map(drop)
     }
 }

@@ -159,17 +159,26 @@ impl Shared {
         sent
     }
 
-    /// Sends all datagrams of a cargo, by one call where that works. What fails is counted.
-    pub(super) fn ship(&self, sockets: &UdpSockets, cargo: &Cargo<'_>, log: &LogGate, now: Time) {
+    /// Sends all datagrams of a cargo, by one call where that works. What fails is counted; the last failure comes back.
+    pub(super) fn ship(
+        &self,
+        sockets: &UdpSockets,
+        cargo: &Cargo<'_>,
+        log: &LogGate,
+        now: Time,
+    ) -> io::Result<()> {
         let together = sockets.segments() && cargo.peer.segmentation.is_over(now);
         let refused = match together.then(|| self.ship_together(sockets, cargo, log, now)) {
-            Some(Ok(())) => return,
+            Some(Ok(sent)) => return sent,
             Some(Err(error)) => Some(error),
             None => None,
         };
-        let mut sent = 0;
+        let (mut sent, mut last) = (0, Ok(()));
         for datagram in cargo.datagrams() {
-            sent += usize::from(self.ship_one(sockets, cargo, Payload::one(datagram), log, now).is_ok());
+            match self.ship_one(sockets, cargo, Payload::one(datagram), log, now) {
+                Ok(_) => sent += 1,
+                Err(error) => last = Err(error),
+            }
         }
         // Where nothing at all gets through, cutting is not what is wrong.
         if let Some(error) = refused.filter(|_| sent > 0)
@@ -181,20 +190,20 @@ impl Shared {
                  asked again every 10 s"
             );
         }
+        last
     }
 
-    /// An error that may be one of segmentation, and with which nothing was sent.
+    /// What was sent, or not, and is counted; or an error that may be one of segmentation, and with which nothing was.
     fn ship_together(
         &self,
         sockets: &UdpSockets,
         cargo: &Cargo<'_>,
         log: &LogGate,
         now: Time,
-    ) -> io::Result<()> {
+    ) -> io::Result<io::Result<()>> {
         let Cargo { bytes, stride, .. } = *cargo;
         if bytes.len() <= stride {
-            let _counted = self.ship_one(sockets, cargo, Payload::one(bytes), log, now);
-            return Ok(());
+            return Ok(self.ship_one(sockets, cargo, Payload::one(bytes), log, now).map(drop));
         }
         // See `offload::spoils_equal_tails`.
         let equal = bytes.len().is_multiple_of(stride);
@@ -202,16 +211,18 @@ impl Shared {
         let (bytes, tail) = bytes.split_at(bytes.len() - apart);
         let sent = sockets.send_patiently(cargo.to, cargo.outer, Payload { bytes, stride }, PATIENCE);
         if sent.as_ref().is_err_and(may_be_segmentation) {
-            return sent.map(drop);
+            return sent.map(|_| Ok(()));
         }
         if sent.is_ok() && cargo.peer.segmentation.end() {
             tracing::info!(peer = %cargo.peer.label.load(), "the kernel cuts datagrams for this peer again");
         }
         self.shipped(cargo, Payload { bytes, stride }, &sent, log, now);
+        let mut outcome = sent.map(drop);
         if !tail.is_empty() {
-            let _counted = self.ship_one(sockets, cargo, Payload::one(tail), log, now);
+            let tail = self.ship_one(sockets, cargo, Payload::one(tail), log, now);
+            outcome = outcome.and(tail.map(drop));
         }
-        Ok(())
+        Ok(outcome)
     }
 
     fn ship_one(
@@ -260,11 +271,11 @@ impl Shared {
         }
     }
 
-    /// Writes one packet, behind its vnet header, to the TUN. A refused one is counted; an error means that the
-    /// device is gone.
-    pub(super) fn deliver(&self, frame: &[u8], log: &LogGate, now: Time) -> Result<(), Fatal> {
-        let Err(error) = self.tun.write(frame) else { return Ok(()) };
-        self.not_delivered(frame, &error, log, now)
+    /// Writes one packet, behind its vnet header, to the TUN: was it taken? A refused one is counted; an error means that
+    /// the device is gone.
+    pub(super) fn deliver(&self, frame: &[u8], log: &LogGate, now: Time) -> Result<bool, Fatal> {
+        let Err(error) = self.tun.write(frame) else { return Ok(true) };
+        self.not_delivered(frame, &error, log, now).map(|()| false)
     }
 
     /// The device would not take it.
@@ -281,15 +292,15 @@ impl Shared {
 
     /// Writes a super-packet to the TUN. One that is refused is written packet by packet, and no more are made for
     /// a while.
-    pub(super) fn deliver_merged(&self, frame: &[u8], log: &LogGate, now: Time) -> Result<(), Fatal> {
+    pub(super) fn deliver_merged(&self, frame: &[u8], log: &LogGate, now: Time) -> Result<bool, Fatal> {
         let Err(error) = self.tun.write(frame) else {
             if self.merging.end() {
                 tracing::info!(device = self.tun.name(), "the TUN takes super-packets again");
             }
-            return Ok(());
+            return Ok(true);
         };
         let Some(packets) = (!is_gone(&error)).then(|| cut(frame)).flatten() else {
-            return self.not_delivered(frame, &error, log, now);
+            return self.not_delivered(frame, &error, log, now).map(|()| false);
         };
         let mut taken = 0;
         for packet in packets {
@@ -305,7 +316,7 @@ impl Shared {
                 "the TUN took no super-packet: packets are written one by one, and it is asked again every 10 s"
             );
         }
-        Ok(())
+        Ok(taken > 0)
     }
 
     /// The end of the device, with what the kernel said.

@@ -32,12 +32,19 @@ pub struct PlaneSettings {
     pub mtu: u16,
     /// The MTUs below it that routes to the device name; ascending.
     pub route_mtus: Vec<u16>,
+    /// Is the MSS of TCP lowered to what the MTU carries?
+    pub clamp_mss: bool,
 }
 
 impl PlaneSettings {
     /// Where no route names an MTU.
     pub fn new(mtu: u16) -> Self {
-        Self { mtu, route_mtus: Vec::new() }
+        Self { mtu, route_mtus: Vec::new(), clamp_mss: true }
+    }
+
+    /// What the MSS is lowered to.
+    fn mss_bound(&self) -> Option<u16> {
+        self.clamp_mss.then_some(self.mtu)
     }
 
     /// What bounds the padding of a packet of `len` bytes. By which route it came into the device cannot be
@@ -127,6 +134,7 @@ impl Plane {
         let sockets = sockets.with(tun.offload());
         let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let threads = workers.threads(cores);
+        forward.mss.set(settings.mss_bound());
         let errors = errors.unwrap_or_else(Errors::open);
         let shared = Arc::new(Shared::new(forward, tun, sockets, settings, errors, threads.len())?);
         // If a later thread cannot be started, dropping this stops the earlier ones.
@@ -247,8 +255,9 @@ impl Plane {
         self.shared.sockets.load().set_mark(fwmark)
     }
 
-    /// Other MTUs bound the padding from now on.
+    /// Other MTUs bound padding and segments from now on.
     pub fn set(&self, settings: PlaneSettings) {
+        self.shared.forward.mss.set(settings.mss_bound());
         self.shared.settings.store(Arc::new(settings));
     }
 
@@ -323,7 +332,7 @@ mod tests {
 
     #[test]
     fn padding_carries_no_packet_over_the_mtu_of_any_route() {
-        let settings = PlaneSettings { mtu: 1420, route_mtus: vec![1280, 1299] };
+        let settings = PlaneSettings { route_mtus: vec![1280, 1299], ..PlaneSettings::new(1420) };
         let bounds = [0, 1280, 1281, 1299, 1300, 1420, 9000].map(|len| settings.padding_bound(len));
         assert_eq!(bounds, [1280, 1280, 1299, 1299, 1420, 1420, 1420]);
         assert_eq!(PlaneSettings::new(1420).padding_bound(7), 1420);

@@ -42,6 +42,7 @@ impl Tunnel {
             });
             Ours { macs: MacKeys::new(identity.public_key()), identity }
         });
+        self.forward.handshakes.set_macs(self.ours.as_ref().map(|ours| ours.macs.clone()));
         if let Some(own) = self.ours.as_ref().and_then(|ours| self.peers.id(ours.identity.public_key())) {
             self.remove_peer(own, now);
         }

@@ -75,6 +75,11 @@ impl Keypairs {
         None
     }
 
+    /// Is there a session that a newer one took the place of?
+    pub(super) fn has_previous(&self) -> bool {
+        self.previous.is_some()
+    }
+
     /// Forgets the previous one, if the peer seals with the current one: what it sent before that has arrived by now.
     /// Else says until when the previous one may still be needed; none: there is none.
     pub(super) fn retire(&mut self) -> Result<Dropped, Option<Time>> {
@@ -83,11 +88,6 @@ impl Keypairs {
             return Ok(dropped([self.previous.take()]));
         }
         Err(self.previous.as_ref().map(|previous| previous.start().birth + REJECT_AFTER_TIME))
-    }
-
-    /// Is there one before the current one?
-    pub(super) fn has_previous(&self) -> bool {
-        self.previous.is_some()
     }
 
     /// The previous one is too old to be used.

@@ -141,7 +141,8 @@ pub struct Tunnel {
 
 impl Tunnel {
     /// A tunnel without key and peers, that publishes into `forward`.
-    pub fn new(forward: Arc<Forward>, timing: Timing, rng: Box<dyn CryptoRng + Send>) -> Self {
+    pub fn new(forward: Arc<Forward>, timing: Timing, mut rng: Box<dyn CryptoRng + Send>) -> Self {
+        forward.handshakes.scatter([rng.next_u64(), rng.next_u64()]);
         let rekey_after = timing.rekey_after.min(session::REKEY_AFTER_TIME);
         Self {
             forward,
@@ -191,7 +192,7 @@ impl Tunnel {
     pub fn handle_handshake(&mut self, datagram: HandshakeDatagram, waiting: usize, now: Now) {
         self.publish();
         if self.load.note(waiting, now.boot) {
-            self.outbox.event(Event::UnderLoad(self.load.is_under()));
+            self.load_changed(now);
         }
         self.receive(&datagram, now);
     }
@@ -221,7 +222,7 @@ impl Tunnel {
     pub fn expire(&mut self, now: Now) {
         self.publish();
         if self.load.expire(now.boot) {
-            self.outbox.event(Event::UnderLoad(false));
+            self.load_changed(now);
         }
         self.expire_peers(now);
         self.expire_timers(now);

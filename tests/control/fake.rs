@@ -123,6 +123,7 @@ pub fn daemon(mut model: Model) -> mpsc::Sender<Request> {
                     drop(answer.send(model.status().tunnel.peers.iter().find(wanted).cloned()));
                 }
                 Request::Sample(known, answer) => drop(answer.send(model.sample(known))),
+                Request::Trace(_, answer) => drop(answer.send(None)),
                 Request::Set(changes, answer) => {
                     let done = changes.into_iter().try_for_each(|change| model.apply(change));
                     drop(answer.send(done));
@@ -168,6 +169,7 @@ impl Model {
                 peers,
                 refusals: self.refusals.clone(),
                 under_load: false,
+                mss_clamped: 0,
             },
             now: Duration::from_secs(1_700_000_000),
             operation: Operation::default(),

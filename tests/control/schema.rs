@@ -6,6 +6,10 @@ use std::fs;
 use serde_json::Value;
 use vpnd::control::events::{Events, What};
 use vpnd::control::samples::Row;
+use vpnd::trace::{
+    Batch, Carrier, Clock, Direction, Host as TraceHost, Kind, Opened, Outcome, Packet, Page, Place, Refused,
+    Route, Rule, Sealed, Station, Step, Verdict, Vpnd, Walk, station::VERSION,
+};
 
 use super::fake::Fake;
 use super::http::{busy, get, raw};
@@ -147,4 +151,111 @@ async fn the_document_lists_each_metric() {
         .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next().map(str::to_owned))
         .collect();
     assert_eq!(column(&documented()["Metrics"][0]), told);
+}
+
+/// A page in which every field is there.
+fn whole_page() -> Page {
+    let packet = Packet {
+        source: [10, 77, 0, 1].into(),
+        destination: [10, 77, 0, 2].into(),
+        protocol: "icmp".into(),
+        source_port: None,
+        destination_port: None,
+        echo: Some([1, 2]),
+        bytes: Some(84),
+    };
+    let rule = Rule {
+        family: "ip".into(),
+        table: "filter".into(),
+        chain: "OUTPUT".into(),
+        step: Step::Rule,
+        handle: Some(4),
+        text: Some("accept".into()),
+        verdict: "accept".into(),
+    };
+    let refused = Vpnd::Refused(Refused { reason: "no_peer".into(), ..Refused::default() });
+    let station = Station {
+        at_us: Some(1.5),
+        clock: Some(Clock::Vpnd),
+        device: Some("vpn0".into()),
+        packet: Some(packet.clone()),
+        mark: Some(0),
+        rules: vec![rule],
+        route: Some(Route::default()),
+        vpnd: Some(refused),
+        facts: vec!["a fact".into()],
+        unknown: vec!["the kernel does not tell".into()],
+        ..Station::new(0, Walk::Inner, Direction::Out, Place::Vpnd, Verdict::Refused)
+    };
+    Page {
+        version: VERSION,
+        kind: Kind::Trace,
+        packet: Some(packet),
+        carrier: Some(Carrier { session: 1, counter_low: 2 }),
+        hosts: vec![TraceHost {
+            name: "left".into(),
+            interface: Some("vpn0".into()),
+            boot_id: None,
+            began_ns: None,
+        }],
+        stations: vec![station],
+        outcome: Outcome::Left { answered_us: None },
+        notes: vec!["a note".into()],
+    }
+}
+
+#[test]
+fn the_document_lists_each_field_of_a_page_and_no_other() {
+    let documented = documented();
+    let page = serde_json::to_value(whole_page()).expect("a page is JSON");
+    assert_eq!(column(&documented["Pages"][0]), fields(&page));
+    assert_eq!(column(&documented["Station"][0]), fields(&page["stations"][0]));
+    let read: Page = serde_json::from_value(page).expect("and is read back");
+    assert_eq!(read, whole_page());
+}
+
+#[test]
+fn the_document_lists_each_field_of_what_vpnd_did() {
+    let batch = Batch { datagrams: 1, place: 0, bytes: 128, first: 2 };
+    let text = || "x".to_owned();
+    let sealed = Sealed {
+        peer: text(),
+        public_key: text(),
+        prefix: text(),
+        session: 1,
+        counter: 2,
+        segments: 1,
+        inner_bytes: 84,
+        datagram_bytes: 128,
+        staged: false,
+        local: Some([192, 0, 2, 1].into()),
+        endpoint: ([192, 0, 2, 2], 51820).into(),
+        mark: 0,
+        batch: Some(batch),
+        error: Some(text()),
+    };
+    let opened = Opened {
+        peer: text(),
+        public_key: text(),
+        prefix: text(),
+        session: 1,
+        counter: 2,
+        from: ([192, 0, 2, 1], 51820).into(),
+        datagram_bytes: 128,
+        inner_bytes: 84,
+        batch,
+        merged: 1,
+    };
+    let documented = &documented()["What vpnd did"][0];
+    let text =
+        fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/schema.md")).expect("the document");
+    let opened_too = |name: &String| {
+        let row = text.lines().find(|line| line.starts_with(&format!("| `{name}` | `sealed` | `opened`")));
+        row.is_some() || text.contains(&format!("| `{name}` | | `opened`"))
+    };
+    let of_sealed =
+        documented.iter().filter(|(_, kinds)| kinds.contains("sealed")).map(|(name, _)| name.clone());
+    assert_eq!(of_sealed.collect::<Names>(), fields(&serde_json::to_value(&sealed).expect("JSON")));
+    let of_opened = documented.iter().map(|(name, _)| name.clone()).filter(opened_too);
+    assert_eq!(of_opened.collect::<Names>(), fields(&serde_json::to_value(&opened).expect("JSON")));
 }

@@ -27,6 +27,7 @@ mod names;
 mod nat;
 mod nested;
 mod padding;
+mod panels;
 mod people;
 mod policy;
 mod refusals;

@@ -160,6 +160,7 @@ mod tests {
                         peers: Vec::new(),
                         refusals: Vec::new(),
                         under_load: false,
+                        mss_clamped: 0,
                     },
                     now: Duration::ZERO,
                     operation: Operation::default(),

@@ -285,6 +285,7 @@ mod tests {
             fwmark: 0x51,
             mtu: 1420,
             under_load: true,
+            mss_clamped: 0,
             now: 1125.0,
             operation: Operation::default(),
             sandbox: Sandbox::default(),

@@ -266,6 +266,7 @@ impl Driver<'_> {
         if target.own_table == 0 && self.own_table != 0 {
             self.host.release_table().await;
         }
+        self.clamp_mss(target.baseline.interface.clamp_mss);
         let Target { port_chosen, mark, plan, own_table, baseline, access, by_hand, .. } = target;
         let routes = self.settings.route_mtus.iter().map(|mtu| u32::from(*mtu)).collect();
         self.follow_mtus(&Mtus { device: plan.mtu.into(), routes });

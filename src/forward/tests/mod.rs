@@ -1,6 +1,7 @@
 //! Two lower halves back to back, and what a test needs to look into them.
 
 mod inbound;
+mod mss;
 mod outbound;
 #[path = "../../../tests/trains/plain.rs"]
 #[allow(dead_code, reason = "the random trains use all of it")]
@@ -91,7 +92,7 @@ impl Node {
             super::Outbound::Depart(departure) => departure,
             super::Outbound::Staged => return Outbound::Staged,
             super::Outbound::Unreachable(why) => return Outbound::Unreachable(why),
-            super::Outbound::Refused => return Outbound::Refused,
+            super::Outbound::Refused(_) => return Outbound::Refused,
         };
         self.carriers.clear();
         assert!(self.forward.seal(&mut departure, &self.intake, &mut self.carriers));

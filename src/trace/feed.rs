@@ -1,0 +1,168 @@
+//! From the data threads to one reader: what matched, in a ring with a bound. Threads never wait for it; what it could
+//! not hold is counted, and told.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crossbeam_queue::ArrayQueue;
+
+use super::{Facts, Filter, Record, Seen, Vpnd};
+
+/// Packets that may wait for the reader …
+const WAITING: usize = 1024;
+/// … and what their bytes may take, at most.
+const WAITING_BYTES: usize = 16 << 20;
+/// Carriers that nobody could read, and that may therefore be ours, are told up to this number.
+const UNREADABLE: u64 = 64;
+
+/// What a reader asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Which packets.
+    pub filter: Filter,
+    /// How many at most.
+    pub packets: u64,
+    /// For so many seconds at most.
+    pub seconds: u64,
+    /// Bytes that are kept of each packet, and of the datagram around it; 0: none.
+    pub snap: usize,
+}
+
+/// Shared by the data threads and a reader.
+pub struct Feed {
+    wanted: Wanted,
+    mark: u32,
+    waiting: ArrayQueue<Seen>,
+    lost: AtomicU64,
+    taken: AtomicU64,
+    unreadable: AtomicU64,
+    wake: Box<dyn Fn() + Send + Sync>,
+}
+
+impl Feed {
+    /// `mark` is the mark of the sockets. `wake` is called, from a data thread, when there is something to pop; it must
+    /// not block.
+    pub fn new(wanted: Wanted, mark: u32, wake: Box<dyn Fn() + Send + Sync>) -> Self {
+        let room = WAITING_BYTES / (2 * wanted.snap).max(1);
+        Self {
+            waiting: ArrayQueue::new(WAITING.min(room).max(1)),
+            wanted,
+            mark,
+            lost: AtomicU64::new(0),
+            taken: AtomicU64::new(0),
+            unreadable: AtomicU64::new(0),
+            wake,
+        }
+    }
+
+    /// What was asked for.
+    pub fn wanted(&self) -> &Wanted {
+        &self.wanted
+    }
+
+    /// Mark of the sockets.
+    pub fn mark(&self) -> u32 {
+        self.mark
+    }
+
+    /// Is this one of the packets, and are more of them wanted?
+    pub fn wants(&self, facts: &Facts) -> bool {
+        self.wanted.filter.matches(facts) && !self.has_enough()
+    }
+
+    /// One more that nobody could read?
+    pub fn wants_unreadable(&self) -> bool {
+        !self.has_enough() && self.unreadable.fetch_add(1, Ordering::Relaxed) < UNREADABLE
+    }
+
+    /// Have as many packets come as were asked for?
+    pub fn has_enough(&self) -> bool {
+        self.taken.load(Ordering::Relaxed) >= self.wanted.packets
+    }
+
+    /// As much of these bytes as is to be kept.
+    pub fn cut(&self, bytes: &[u8]) -> Vec<u8> {
+        bytes[..bytes.len().min(self.wanted.snap)].to_vec()
+    }
+
+    /// A packet that it [wants](Self::wants). What waits for a session is not counted: it comes again.
+    pub fn push(&self, seen: Seen) {
+        let counts = seen.packet.is_some() && !matches!(seen.vpnd, Vpnd::Staged { .. });
+        if counts && self.taken.fetch_add(1, Ordering::Relaxed) >= self.wanted.packets {
+            return; // several threads had one at the same time
+        }
+        if self.waiting.push(seen).is_err() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+        (self.wake)();
+    }
+
+    /// The reader: what is there.
+    pub fn pop(&self) -> Option<Record> {
+        if let Some(seen) = self.waiting.pop() {
+            return Some(Record::Packet(Box::new(seen)));
+        }
+        let count = self.lost.swap(0, Ordering::Relaxed);
+        (count > 0).then_some(Record::Lost { count })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trace::{Refused, facts::tests::echo};
+
+    fn feed(packets: u64, snap: usize) -> Feed {
+        let wanted = Wanted { filter: "icmp".parse().unwrap(), packets, seconds: 1, snap };
+        Feed::new(wanted, 0, Box::new(|| ()))
+    }
+
+    fn seen(readable: bool) -> Seen {
+        let packet = readable.then(|| Facts::of(&echo()).unwrap().into());
+        let vpnd = Vpnd::Refused(Refused::default());
+        Seen { at_ns: 1, done_ns: None, packet, vpnd, inner: Vec::new(), outer: Vec::new() }
+    }
+
+    #[test]
+    fn no_more_packets_are_told_than_were_asked_for() {
+        let feed = feed(2, 0);
+        let facts = Facts::of(&echo()).unwrap();
+        for wanted in [true, true, false] {
+            assert_eq!(feed.wants(&facts), wanted);
+            feed.push(seen(true));
+        }
+        assert_eq!(std::iter::from_fn(|| feed.pop()).count(), 2);
+        assert!(!feed.wants_unreadable());
+    }
+
+    #[test]
+    fn what_is_staged_or_unreadable_uses_none_of_them_up() {
+        let feed = feed(1, 0);
+        let staged = || {
+            let [peer, public_key, prefix] = ["a"; 3].map(str::to_owned);
+            Seen { vpnd: Vpnd::Staged { peer, public_key, prefix }, ..seen(true) }
+        };
+        feed.push(staged());
+        feed.push(seen(false));
+        assert!(!feed.has_enough());
+        let unreadable = (0..).take_while(|_| feed.wants_unreadable()).count() as u64;
+        assert_eq!(unreadable, UNREADABLE, "a flood of them has an end");
+    }
+
+    #[test]
+    fn a_slow_reader_is_told_how_much_it_missed() {
+        let feed = feed(u64::MAX, 0);
+        for _ in 0..WAITING + 5 {
+            feed.push(seen(true));
+        }
+        let told: Vec<_> = std::iter::from_fn(|| feed.pop()).collect();
+        assert_eq!(told.len(), WAITING + 1);
+        assert_eq!(told.last(), Some(&Record::Lost { count: 5 }));
+    }
+
+    #[test]
+    fn whole_packets_make_the_ring_shorter() {
+        let feed = feed(1, 65_535);
+        assert_eq!(feed.waiting.capacity(), 128);
+        assert_eq!((feed.cut(&[1; 9]).len(), feed.cut(&[1; 70_000]).len()), (9, 65_535));
+    }
+}
