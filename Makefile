@@ -29,7 +29,15 @@ demo: tools-demo ## Two hosts in network namespaces, a tunnel, and the way a pac
 	cargo build --release --locked
 	target/release/vpnd lab
 
-test: tools-test lint walls portable unit namespaces ## Everything CI runs; as root, since tunnels are made
+test: tools-test lint walls portable unit book namespaces ## Everything CI runs; as root, since tunnels are made
+
+# Links are looked at by tests/handbook.rs, which knows those of the other documents, too.
+book: tools-book ## The handbook as HTML, in target/book
+	$(PEERS)/bin/mdbook build docs 2>&1 | tee target/book.log
+	@! grep -E 'WARN|ERROR' target/book.log
+
+book-outputs: tools-test ## Writes what the labs print now into the handbook
+	VPND_BOOK_WRITE=1 cargo test --locked --test handbook -- --test-threads=2
 
 lint: ## Formatting, clippy, documentation, dependencies; warnings are errors
 	cargo fmt --all --check
@@ -44,7 +52,7 @@ walls: ## The walls between the rooms
 portable: ## Without aws-lc: pure Rust alone
 	cargo test --locked --lib --no-default-features -- forward noise
 
-NAMESPACE_TESTS := $(addprefix --test ,namespaces torture host plane plane_udp plane_tun control lab)
+NAMESPACE_TESTS := $(addprefix --test ,namespaces torture host plane plane_udp plane_tun control lab handbook)
 unit: ## Unit tests, the model, the order of batches, random trains of packets, the fuzzers' corpora
 	cargo test --locked --lib --bins --test model --test order --test process --test sandbox --test trains --test fuzzed --test mutations
 	cargo test --locked -p vpnd-bench
@@ -197,6 +205,11 @@ tools-bench:
 
 tools-test: peers
 	@tests/setup/packages $(APT_TEST)
+
+tools-book:
+	@tests/setup/packages gcc libc6-dev
+	@CRATE_FLAGS=--no-default-features $(PEER_PROFILE) tests/setup/crates $(PEERS) mdbook@0.5.4
+	@mkdir -p target
 
 tools-fuzz:
 	@tests/setup/packages g++
