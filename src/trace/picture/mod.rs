@@ -19,7 +19,7 @@ pub fn svg(page: &Page) -> String {
     let mut out = Drawing::default();
     let (title, end) = (title(page), outcome(page));
     let width = layout.width.max(48 + 8 * title.chars().count() as u32);
-    let end = card::wrapped(&end, (width as usize - 90) / 7);
+    let end = card::wrapped(&end, (width as usize - 48) / 8);
     let height = layout.height + 16 * end.len() as u32 + 34;
     let _ = write!(
         out.0,

@@ -175,6 +175,7 @@ fn a_packet_goes_down_up_and_behind_forward_down_again() {
 #[test]
 fn where_it_died_is_marked_and_no_way_leads_on() {
     let mut page = through_a_gateway();
+    page.stations[5].verdict = Verdict::Refused; // the send call was told of what happened later
     page.stations[18].verdict = Verdict::Dropped;
     page.stations[19].verdict = Verdict::Absent;
     page.stations[20].verdict = Verdict::Absent;
