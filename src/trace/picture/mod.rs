@@ -180,7 +180,7 @@ impl Drawing {
         if !card.corner.is_empty() {
             self.push(format_args!(
                 "<text class=\"time\" x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text>",
-                x + width - 10,
+                x + width - if card.look == Look::Dead { 18 } else { 10 },
                 y + 18,
                 escaped(&card.corner)
             ));
