@@ -93,7 +93,8 @@ fn assert_in_order(page: &Page) {
     };
     assert_eq!(layout.cards.len(), page.stations.len());
     for (at, card) in layout.cards.iter().enumerate() {
-        let frame = &layout.hosts[page.stations[at].host];
+        let host = &page.hosts[page.stations[at].host].name;
+        let frame = layout.hosts.iter().find(|frame| frame.name == *host).unwrap();
         assert!(inside(card.area, frame.area), "{} lies outside of {}", card.name, frame.name);
         for other in &layout.cards[at + 1..] {
             assert!(apart(card.area, other.area), "{} lies on {}", card.name, other.name);
