@@ -180,7 +180,7 @@ impl fmt::Debug for PrivateKey {
 
 /// Overwrites what the calls just before have left on the stack: the crate takes keys by value.
 #[inline(never)]
-fn wipe_stack() {
+pub(super) fn wipe_stack() {
     std::hint::black_box(&mut [0u8; 8192]);
 }
 
@@ -291,6 +291,15 @@ pub struct SessionKeys {
     pub send: [u8; 32],
     /// We open with it.
     pub receive: [u8; 32],
+}
+impl SessionKeys {
+    /// On the heap, so that handing them on leaves no copy on the stack.
+    pub(super) fn boxed(send: &[u8; 32], receive: &[u8; 32]) -> Box<Self> {
+        let mut keys = Box::new(Self { send: [0; 32], receive: [0; 32] });
+        keys.send.copy_from_slice(send);
+        keys.receive.copy_from_slice(receive);
+        keys
+    }
 }
 impl fmt::Debug for SessionKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

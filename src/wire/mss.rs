@@ -121,7 +121,7 @@ mod tests {
     /// A TCP header with these flags and options, and so much behind it; its checksum is right.
     fn segment(family: u8, flags: u8, options: &[u8], payload: usize) -> Vec<u8> {
         let mut tcp = vec![0x11; TCP_HEADER_LEN];
-        tcp[12] = ((TCP_HEADER_LEN + options.len()) / 4 << 4) as u8;
+        tcp[12] = (((TCP_HEADER_LEN + options.len()) / 4) << 4) as u8;
         tcp[FLAGS] = flags;
         tcp[CHECKSUM..CHECKSUM + 2].fill(0);
         tcp.extend_from_slice(options);

@@ -64,7 +64,7 @@ static GENUINE: LazyLock<Genuine> = LazyLock::new(|| {
     MacKeys::new(initiator.public_key()).fill(&mut second, None);
     let reply = MacKeys::new(responder.public_key()).seal_cookie(Index(11), &first, &COOKIE, rng);
     let messages = [first, second, reply.to_bytes().to_vec()];
-    Genuine { initiator, responder, psk, pending, messages, keys: [ours, theirs] }
+    Genuine { initiator, responder, psk, pending, messages, keys: [*ours, *theirs] }
 });
 
 fn remote(local: &Identity, other: &Identity) -> Remote {

@@ -3,11 +3,13 @@
 use std::net::IpAddr;
 
 use vpnd::wire::{
+    checksum::Sum,
     ecn::{self, Ecn},
     flow::Flow,
     icmp::{self, Unreachable},
     ip,
     message::{self, CookieReply, Initiation, Kind, Response, TransportHeader},
+    mss::{self, Checksum},
     outer::Outer,
     vnet::{VNET_HEADER_LEN, VnetHeader},
 };
@@ -83,6 +85,7 @@ fn check_packet(packet: &[u8]) {
         assert!(matches!(limit.get(), 16 | 32 | 48), "a layer lower: {limit}");
     }
     check_marks(packet, &header);
+    check_mss(packet, &header);
     check_flow(packet);
     check_errors(whole, &header);
 }
@@ -105,6 +108,22 @@ fn without(packet: &[u8], place: std::ops::Range<usize>) -> Vec<u8> {
     let mut packet = packet.to_vec();
     packet[place].fill(0);
     packet
+}
+
+/// A segment size is lowered once, and the sum over it is as right, or as wrong, as before.
+fn check_mss(packet: &[u8], header: &ip::Header) {
+    let is_right = |packet: &[u8]| {
+        let (_, tcp) = ip::upper_layer(packet)?;
+        let pseudo = Sum::pseudo_header(header.source, header.destination, ip::TCP);
+        Some((pseudo + Sum::word(tcp.len() as u16) + Sum::of(tcp)).is_right())
+    };
+    for mtu in [576, 1280, 1420] {
+        let mut clamped = packet.to_vec();
+        let lowered = mss::clamp(&mut clamped, mtu, Checksum::Whole);
+        assert_eq!(lowered, clamped != packet);
+        assert_eq!(is_right(&clamped), is_right(packet), "{packet:02x?}");
+        assert!(!mss::clamp(&mut clamped, mtu, Checksum::Whole), "it was not lowered enough");
+    }
 }
 
 /// A flow that is turned round twice is the same; one that is written is read again.

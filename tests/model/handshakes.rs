@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use rand_chacha::ChaCha8Rng;
 use rand_core::SeedableRng;
 use vpnd::{
-    forward::Refusal,
+    forward::{Endpoint, HandshakeDatagram, Refusal},
     noise::{
         Identity, PresharedKey, PublicKey, Tai64n,
         handshake::{Remote, initiate},
@@ -219,6 +219,19 @@ fn a_wrong_mac1_gets_no_answer() {
     assert_eq!(world.nodes[1].refused(Refusal::Mac1), 4);
     assert_eq!(world.log.len(), 0);
     assert_eq!(world.status(1, 0).rx_bytes, 0);
+}
+
+/// Data threads look at mac1 first, and may have the key of before: the upper half looks again.
+#[test]
+fn the_upper_half_takes_nobodys_word_for_mac1() {
+    let mut world = World::pair();
+    let mut bytes = initiation(&world, 0, 1, 7, timestamp(&world, 0));
+    bytes[116] ^= 1;
+    let from = Endpoint { remote: outer(0), local: None };
+    let now = world.now_at(1);
+    world.nodes[1].tunnel.handle_handshake(HandshakeDatagram { from, bytes: bytes.into() }, 0, now);
+    assert!(world.nodes[1].tunnel.poll_transmit().is_none());
+    assert_eq!(world.nodes[1].refused(Refusal::Mac1), 1);
 }
 
 #[test]

@@ -13,13 +13,10 @@ const SECONDS: &str = "300";
 const MEMORY: &str = "8000000";
 
 /// What became of a mutant.
-#[derive(Debug)]
 pub struct Outcome {
-    pub name: &'static str,
-    pub file: &'static str,
-    pub instead: &'static str,
-    /// The test that failed, the first by name, and how many others of its run did.
-    pub noticed: Option<(String, usize)>,
+    pub mutant: Mutant,
+    /// The test that failed, the first by name.
+    pub noticed: Option<String>,
 }
 
 /// The tests of the copy, built.
@@ -49,18 +46,18 @@ impl Trial {
         };
         let trial = Self { library: binary("src/lib.rs"), model: binary("tests/model"), copy: copy.clone() };
         for binary in [&trial.library, &trial.model] {
-            assert_eq!(trial.failures(binary, "", 0), None, "a test fails without any mutant");
+            assert_eq!(trial.failure(binary, "", 0), None, "a test fails without any mutant");
         }
         trial
     }
 
-    /// Wakes each mutant whose name contains `only`.
-    pub fn run(&self, only: &str) -> Vec<Outcome> {
-        let wanted = |mutant: &Mutant| mutant.check.name.contains(only);
-        tree::mutants().into_iter().filter(wanted).map(|mutant| self.try_one(&mutant)).collect()
+    /// Wakes each mutant whose name contains one of these.
+    pub fn run(&self, only: &[&str]) -> Vec<Outcome> {
+        let wanted = |mutant: &Mutant| only.iter().any(|words| mutant.check.name.contains(words));
+        tree::mutants().into_iter().filter(wanted).map(|mutant| self.try_one(mutant)).collect()
     }
 
-    fn try_one(&self, mutant: &Mutant) -> Outcome {
+    fn try_one(&self, mutant: Mutant) -> Outcome {
         let room = mutant.check.file.split('/').nth(1).expect("a file of a room");
         let room = format!("{room}::");
         // The likeliest first: the first that notices is enough.
@@ -68,15 +65,15 @@ impl Trial {
             "tunnel::" => [(&self.model, ""), (&self.library, room.as_str()), (&self.library, "")],
             _ => [(&self.library, room.as_str()), (&self.model, ""), (&self.library, "")],
         };
-        let noticed = runs.iter().find_map(|(binary, filter)| self.failures(binary, filter, mutant.number));
+        let noticed = runs.iter().find_map(|(binary, filter)| self.failure(binary, filter, mutant.number));
         let Mutant { check, instead, .. } = mutant;
-        let by = noticed.as_ref().map_or("SURVIVED", |(test, _)| test);
+        let by = noticed.as_deref().unwrap_or("SURVIVED");
         println!("{}: {by}\n    {} ⇒ {instead}", check.name, check.text.replace('\n', " "));
-        Outcome { name: check.name, file: check.file, instead, noticed }
+        Outcome { mutant, noticed }
     }
 
-    /// The first test that fails, and how many others do.
-    fn failures(&self, binary: &Path, filter: &str, number: usize) -> Option<(String, usize)> {
+    /// The first test that fails.
+    fn failure(&self, binary: &Path, filter: &str, number: usize) -> Option<String> {
         let limits = r#"ulimit -v "$0"; exec timeout --signal=KILL "$@""#;
         let mut command = Command::new("bash");
         command.args(["-c", limits, MEMORY, SECONDS]).arg(binary);
@@ -88,15 +85,9 @@ impl Trial {
     }
 }
 
-/// Of what a test binary wrote: who failed.
-fn failed(output: &Output) -> (String, usize) {
+/// Of what a test binary wrote: the first by name that failed.
+fn failed(output: &Output) -> String {
     let said = String::from_utf8_lossy(&output.stdout);
-    let lines = said.lines().filter_map(|line| line.strip_prefix("test ")?.strip_suffix(" ... FAILED"));
-    let mut tests: Vec<_> = lines.map(str::to_owned).collect();
-    tests.sort_unstable();
-    if tests.is_empty() {
-        return (format!("the tests did not come to an end ({})", output.status), 0);
-    }
-    let others = tests.len() - 1;
-    (tests.swap_remove(0), others)
+    let tests = said.lines().filter_map(|line| line.strip_prefix("test ")?.strip_suffix(" ... FAILED"));
+    tests.min().map_or_else(|| format!("the tests did not come to an end ({})", output.status), str::to_owned)
 }

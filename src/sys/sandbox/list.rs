@@ -181,6 +181,10 @@ pub(super) const CHOWN: &[c_long] = &[
 /// Of fcntl(2).
 pub(super) const FCNTL: &[c_int] = &[F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC];
 
+/// Of ioctl(2): non-blocking; is it a terminal?
+#[allow(clippy::unnecessary_cast)] // musl says int
+pub(super) const IOCTL: [u64; 2] = [FIONBIO as u64, TCGETS as u64];
+
 /// Of prctl(2): a thread's name, and the way to a narrower list.
 pub(super) const PRCTL: &[c_int] = &[PR_SET_NAME, PR_SET_NO_NEW_PRIVS];
 

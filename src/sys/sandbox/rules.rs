@@ -81,8 +81,10 @@ fn conditional(stage: Stage) -> Result<Vec<(i64, Vec<SeccompRule>)>, BackendErro
     let mut rules = vec![
         (libc::SYS_mmap, never_executed()?),
         (libc::SYS_mprotect, never_executed()?),
-        // Non-blocking; is it a terminal?
-        (libc::SYS_ioctl, one_of(&[&[is(1, libc::FIONBIO as u64)], &[is(1, libc::TCGETS as u64)]])?),
+        (
+            libc::SYS_ioctl,
+            one_of(&list::IOCTL.map(|request| [is(1, request)]).each_ref().map(|one| &one[..]))?,
+        ),
         (libc::SYS_fcntl, any(1, list::FCNTL)?),
         // abort(3).
         (libc::SYS_tgkill, one_of(&[&[is(0, own)]])?),
