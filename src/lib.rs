@@ -19,6 +19,8 @@ pub mod control; // the control sockets: `wg`'s text protocol; status, events an
 #[cfg(feature = "daemon")]
 pub mod daemon; // composition: start order, signals, stop order
 #[cfg(feature = "daemon")]
+pub mod explain; // what would become of a packet, without sending one
+#[cfg(feature = "daemon")]
 pub mod host; // what the host should look like, and its application by netlink
 #[cfg(feature = "daemon")]
 pub mod lab; // hosts in network namespaces, for the demo and for the tests

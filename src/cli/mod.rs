@@ -6,6 +6,7 @@ pub mod check; // check
 pub mod convert; // import, export
 pub mod disk; // configurations and secrets as files
 pub mod events; // events
+pub mod explain; // explain
 mod journal; // the journal's own protocol
 pub mod keys; // genkey, genpsk, pubkey
 pub mod lab; // lab
@@ -84,6 +85,7 @@ enum Command {
     Status(status::Args),
     /// Print what happens, as lines of JSON, as it happens.
     Events(events::Args),
+    Explain(explain::Args),
     /// Read the file of a running tunnel again, and apply what changed.
     Reload(reload::Args),
     /// Keep what `reload --confirm` changed.
@@ -110,6 +112,7 @@ pub fn main() -> ExitCode {
         Some(Command::Export(args)) => convert::export(&args),
         Some(Command::Status(args)) => in_runtime(status::run(args)),
         Some(Command::Events(args)) => in_runtime(events::run(args)),
+        Some(Command::Explain(args)) => in_runtime(explain::run(args)),
         Some(Command::Reload(args)) => in_runtime(reload::reload(args)),
         Some(Command::Confirm(args)) => in_runtime(reload::confirm(args)),
         Some(Command::AddPeer(args)) => people::add_peer(&args),

@@ -100,7 +100,8 @@ impl Question {
                 (self.source_port, RouteAttribute::Sport as fn(u16) -> RouteAttribute),
                 (self.destination_port, RouteAttribute::Dport),
             ];
-            attributes.extend(ports.into_iter().filter(|(port, _)| *port != 0).map(|(port, said)| said(port)));
+            attributes
+                .extend(ports.into_iter().filter(|(port, _)| *port != 0).map(|(port, said)| said(port)));
         }
         RouteNetlinkMessage::GetRoute(message)
     }

@@ -205,7 +205,9 @@ impl fmt::Display for FibRule {
         if self.detached {
             f.write_str(" [no such device]")?;
         }
-        self.users.as_ref().map_or(Ok(()), |users| write!(f, " uidrange {}-{}", users.start(), users.end()))?;
+        self.users
+            .as_ref()
+            .map_or(Ok(()), |users| write!(f, " uidrange {}-{}", users.start(), users.end()))?;
         self.protocol.map_or(Ok(()), |protocol| write!(f, " ipproto {protocol}"))?;
         for (word, ports) in [("sport", &self.source_ports), ("dport", &self.destination_ports)] {
             ports.as_ref().map_or(Ok(()), |ports| write!(f, " {word} {}-{}", ports.start(), ports.end()))?;

@@ -55,7 +55,9 @@ impl Listed {
             let rule = self.rules.iter().find(|rule| rule.action == Action::Lookup(super::MAIN_TABLE));
             let tables = [super::LOCAL_TABLE, super::MAIN_TABLE];
             let found = self.look(&tables, question).0;
-            ends.extend(rule.into_iter().flat_map(|rule| found.iter().map(|route| end_by_route(rule, route))));
+            ends.extend(
+                rule.into_iter().flat_map(|rule| found.iter().map(|route| end_by_route(rule, route))),
+            );
         }
         ends.dedup();
         ends
