@@ -28,3 +28,5 @@ pub mod lab; // hosts in network namespaces, for the demo and for the tests
 pub mod plane; // the data loops: tun, udp, buffers, workers, the one clock
 #[cfg(feature = "daemon")]
 pub mod sys; // every unsafe line of the tree, each with its reason
+#[cfg(feature = "daemon")]
+pub mod witness; // what the kernel tells of a packet under way: netfilter's trace, a probe, routing

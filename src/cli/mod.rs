@@ -16,6 +16,7 @@ pub mod people; // add-peer, remove-peer, rename-peer, qr
 pub mod reload; // reload, confirm
 mod rewrite; // a configuration that is altered
 pub mod status; // status
+pub mod trace; // trace
 mod watch; // status --watch
 mod words; // numbers and times as people say them
 
@@ -86,6 +87,7 @@ enum Command {
     /// Print what happens, as lines of JSON, as it happens.
     Events(events::Args),
     Explain(explain::Args),
+    Trace(trace::Args),
     /// Read the file of a running tunnel again, and apply what changed.
     Reload(reload::Args),
     /// Keep what `reload --confirm` changed.
@@ -113,6 +115,7 @@ pub fn main() -> ExitCode {
         Some(Command::Status(args)) => in_runtime(status::run(args)),
         Some(Command::Events(args)) => in_runtime(events::run(args)),
         Some(Command::Explain(args)) => in_runtime(explain::run(args)),
+        Some(Command::Trace(args)) => in_runtime(trace::run(args)),
         Some(Command::Reload(args)) => in_runtime(reload::reload(args)),
         Some(Command::Confirm(args)) => in_runtime(reload::confirm(args)),
         Some(Command::AddPeer(args)) => people::add_peer(&args),

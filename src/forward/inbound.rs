@@ -115,7 +115,7 @@ impl Forward {
         let mut run: Option<Run> = None;
         for (number, place) in arrival.datagrams().enumerate() {
             let datagram = &mut buffer[place.clone()];
-            observer.arrives(datagram);
+            observer.arrives(number, datagram);
             let fit = match message::classify(datagram) {
                 Ok(Kind::Transport) => self.transport(origin, &mut run, datagram),
                 Ok(Kind::Initiation | Kind::Response | Kind::CookieReply) => {

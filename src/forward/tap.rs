@@ -151,7 +151,12 @@ impl Look {
                     local: endpoint.local.map(|local| local.address),
                     endpoint: endpoint.remote,
                     mark: feed.mark(),
-                    batch: Some(Batch { datagrams: 1, place: 0, bytes: bytes.len() as u64 }),
+                    batch: Some(Batch {
+                        datagrams: 1,
+                        place: 0,
+                        bytes: bytes.len() as u64,
+                        first: header.counter,
+                    }),
                     error: None,
                 };
                 feed.push(Seen {
@@ -173,6 +178,7 @@ impl Look {
             forward,
             datagram: Vec::new(),
             datagram_bytes: 0,
+            first: 0,
             delivered: 0,
             pending: Vec::new(),
         }
@@ -206,6 +212,7 @@ impl Departing {
                         datagrams: cargo.datagrams().count() as u64,
                         place: place as u64,
                         bytes: cargo.bytes.len() as u64,
+                        first: first.counter,
                     });
                     sealed.error.clone_from(&error);
                 }
@@ -219,8 +226,8 @@ impl Departing {
 
 /// What [`Forward::inbound`] tells of each datagram while it takes it.
 pub trait Observer {
-    /// It is looked at next, as it arrived.
-    fn arrives(&mut self, datagram: &[u8]);
+    /// It is looked at next, as it arrived; its place in the receive.
+    fn arrives(&mut self, place: usize, datagram: &[u8]);
     /// This packet was in it, and is fit for the TUN.
     fn opened(&mut self, arrival: &Arrival, place: usize, peer: &Peer, packet: &[u8], now: Time);
     /// It was refused; what stands in it now may be readable.
@@ -232,7 +239,7 @@ pub struct Nobody;
 
 impl Observer for Nobody {
     #[inline(always)]
-    fn arrives(&mut self, _: &[u8]) {}
+    fn arrives(&mut self, _: usize, _: &[u8]) {}
     #[inline(always)]
     fn opened(&mut self, _: &Arrival, _: usize, _: &Peer, _: &[u8], _: Time) {}
     #[inline(always)]
@@ -246,6 +253,8 @@ pub struct Arriving<'a> {
     /// The beginning of the datagram before it was opened.
     datagram: Vec<u8>,
     datagram_bytes: usize,
+    /// Counter of the first datagram of this receive.
+    first: u64,
     /// Packets that were fit for the TUN so far.
     delivered: usize,
     /// With their number among those.
@@ -280,6 +289,12 @@ impl Arriving<'_> {
         }
     }
 
+    fn batch(&self, arrival: &Arrival, place: usize) -> Batch {
+        let bytes = arrival.place.len();
+        let datagrams = bytes.div_ceil(arrival.stride.max(1)).max(1);
+        Batch { datagrams: datagrams as u64, place: place as u64, bytes: bytes as u64, first: self.first }
+    }
+
     fn seen(&self, feed: &Feed, packet: Option<(Packet, &[u8])>, vpnd: Vpnd, now: Time) -> Seen {
         let inner = packet.as_ref().map_or_else(Vec::new, |(_, bytes)| feed.cut(bytes));
         Seen {
@@ -294,11 +309,14 @@ impl Arriving<'_> {
 }
 
 impl Observer for Arriving<'_> {
-    fn arrives(&mut self, datagram: &[u8]) {
+    fn arrives(&mut self, place: usize, datagram: &[u8]) {
         let snap = self.look.feeds.iter().map(|feed| feed.wanted().snap).max().unwrap_or(0).max(2 * HEADER);
         self.datagram.clear();
         self.datagram.extend_from_slice(&datagram[..datagram.len().min(snap)]);
         self.datagram_bytes = datagram.len();
+        if place == 0 {
+            self.first = TransportHeader::parse(&self.datagram).map_or(0, |header| header.counter);
+        }
     }
 
     fn opened(&mut self, arrival: &Arrival, place: usize, peer: &Peer, packet: &[u8], now: Time) {
@@ -317,7 +335,7 @@ impl Observer for Arriving<'_> {
                 from: arrival.from.remote,
                 datagram_bytes: self.datagram_bytes as u64,
                 inner_bytes: packet.len() as u64,
-                batch: batch(arrival, place),
+                batch: self.batch(arrival, place),
                 merged: 1,
             };
             let seen = self.seen(feed, Some((facts.into(), packet)), Vpnd::Opened(opened), now);
@@ -364,12 +382,6 @@ fn is_opened(why: Refusal) -> bool {
         why,
         Refusal::Replayed | Refusal::InnerMalformed | Refusal::SourceNotAllowed | Refusal::EcnDropped
     )
-}
-
-fn batch(arrival: &Arrival, place: usize) -> Batch {
-    let bytes = arrival.place.len();
-    let datagrams = bytes.div_ceil(arrival.stride.max(1)).max(1);
-    Batch { datagrams: datagrams as u64, place: place as u64, bytes: bytes as u64 }
 }
 
 fn refused(why: Refusal, peer: Option<&Peer>) -> Refused {

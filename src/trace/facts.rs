@@ -20,6 +20,10 @@ pub struct Facts {
     pub echo: Option<[u16; 2]>,
     /// Type of an ICMP message.
     pub icmp_type: Option<u8>,
+    /// TCP: the sequence number.
+    pub sequence: Option<u32>,
+    /// IPv4: the identification.
+    pub identification: u16,
     /// Length that the IP header claims.
     pub bytes: u32,
 }
@@ -40,6 +44,17 @@ impl Facts {
         })
     }
 
+    /// Is it the same packet, whatever length it was read with?
+    pub fn is_same_packet(&self, other: &Self) -> bool {
+        Self { bytes: 0, ..*self } == Self { bytes: 0, ..*other }
+    }
+
+    /// Is it of the same flow, in the same direction?
+    pub fn is_same_flow(&self, other: &Self) -> bool {
+        let flow = |facts: &Self| Self { bytes: 0, sequence: None, identification: 0, ..*facts };
+        flow(self) == flow(other)
+    }
+
     /// Of the two headers, where they were handed over apart.
     pub fn of_headers(internet: &[u8], transport: &[u8]) -> Option<Self> {
         Self::of_header(internet).map(|facts| facts.with_upper(transport))
@@ -47,25 +62,40 @@ impl Facts {
 
     fn of_header(packet: &[u8]) -> Option<Self> {
         let half = |at: usize| Some(u32::from(u16::from_be_bytes([*packet.get(at)?, *packet.get(at + 1)?])));
-        let (source, destination, protocol, bytes): (IpAddr, IpAddr, _, _) = match packet.first()? >> 4 {
+        let (source, destination, protocol, bytes, id): (IpAddr, IpAddr, _, _, _) = match packet.first()? >> 4
+        {
             4 => {
                 let address = |at| Some(Ipv4Addr::from(*packet.get(at..)?.first_chunk::<4>()?));
-                (address(12)?.into(), address(16)?.into(), *packet.get(9)?, half(2)?)
+                (address(12)?.into(), address(16)?.into(), *packet.get(9)?, half(2)?, half(4)?)
             }
             6 => {
                 let address = |at| Some(Ipv6Addr::from(*packet.get(at..)?.first_chunk::<16>()?));
-                (address(8)?.into(), address(24)?.into(), *packet.get(6)?, half(4)? + 40)
+                (address(8)?.into(), address(24)?.into(), *packet.get(6)?, half(4)? + 40, 0)
             }
             _ => return None,
         };
-        Some(Self { source, destination, protocol, ports: None, echo: None, icmp_type: None, bytes })
+        Some(Self {
+            source,
+            destination,
+            protocol,
+            ports: None,
+            echo: None,
+            icmp_type: None,
+            sequence: None,
+            identification: id as u16,
+            bytes,
+        })
     }
 
     fn with_upper(self, upper: &[u8]) -> Self {
         let half = |at: usize| Some(u16::from_be_bytes([*upper.get(at)?, *upper.get(at + 1)?]));
         let pair = |at: usize| Some([half(at)?, half(at + 2)?]);
         match self.protocol {
-            TCP | UDP => Self { ports: pair(0), ..self },
+            TCP => {
+                let sequence = pair(4).map(|[high, low]| u32::from(high) << 16 | u32::from(low));
+                Self { ports: pair(0), sequence, ..self }
+            }
+            UDP => Self { ports: pair(0), ..self },
             ICMP | ICMPV6 => {
                 let icmp_type = upper.first().copied();
                 let echo = match (self.protocol, icmp_type) {

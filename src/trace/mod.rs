@@ -9,15 +9,23 @@
 //! Page ───── all stations of one packet, from several witnesses
 //! ```
 
+pub mod build;
+mod conclude;
 pub mod facts;
 pub mod feed;
 pub mod filter;
+pub mod passage;
 pub mod record;
 pub mod station;
+mod stories;
+pub mod text;
 
+pub use build::{Draft, Probe, Sight, drafts};
+pub use conclude::join;
 pub use facts::Facts;
 pub use feed::{Feed, Wanted};
 pub use filter::Filter;
+pub use passage::{Edge, Event, Passage};
 pub use record::{Record, Seen};
 pub use station::{
     Batch, Carrier, Clock, Death, Direction, Host, Killer, Kind, Opened, Outcome, Packet, Page, Place,

@@ -384,6 +384,8 @@ pub struct Batch {
     pub place: u64,
     /// Bytes of all.
     pub bytes: u64,
+    /// The counter of the first of them, which is what netfilter's trace shows of all.
+    pub first: u64,
 }
 
 /// A packet that was opened.
@@ -521,19 +523,28 @@ impl Station {
         }
     }
 
-    /// Its name, as netfilter and the kernel write it.
+    /// Its name, as netfilter and the kernel write it; of a device its own.
     pub fn name(&self) -> String {
-        let name = match self.place {
+        match (self.place, &self.device) {
+            (Place::Device, Some(device)) => device.clone(),
+            (place, _) => place.name().to_owned(),
+        }
+    }
+}
+
+impl Place {
+    /// As netfilter and the kernel write it.
+    pub fn name(self) -> &'static str {
+        match self {
             Place::Socket => "socket",
             Place::Output => "OUTPUT",
             Place::Route => "routing",
             Place::Postrouting => "POSTROUTING",
+            Place::Device => "device",
             Place::Prerouting => "PREROUTING",
             Place::Input => "INPUT",
             Place::Forward => "FORWARD",
             Place::Vpnd => "vpnd",
-            Place::Device => return self.device.clone().unwrap_or_else(|| "device".to_owned()),
-        };
-        name.to_owned()
+        }
     }
 }

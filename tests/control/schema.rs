@@ -215,7 +215,7 @@ fn the_document_lists_each_field_of_a_page_and_no_other() {
 
 #[test]
 fn the_document_lists_each_field_of_what_vpnd_did() {
-    let batch = Batch { datagrams: 1, place: 0, bytes: 128 };
+    let batch = Batch { datagrams: 1, place: 0, bytes: 128, first: 2 };
     let text = || "x".to_owned();
     let sealed = Sealed {
         peer: text(),

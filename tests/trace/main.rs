@@ -1,0 +1,9 @@
+//! Golden traces: what `vpnd trace` says of packets whose way is known, on real namespaces with real firewalls.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod deaths; // where and by what a packet ends
+mod left_behind; // nothing
+mod ways; // packets that arrive
+mod world;
