@@ -18,7 +18,7 @@ use crate::control::schema::StatusReport;
 use crate::explain::{Asked, ExplainError, Protocol, Tunnel, explain};
 use crate::host::fib::Fib;
 use crate::sys;
-use crate::trace::{Outcome, Page};
+use crate::trace::{Outcome, Page, text};
 
 /// Say where a packet would go and why, without sending one: rule, route, device, peer, and the way of its carrier.
 ///
@@ -64,8 +64,8 @@ pub async fn run(args: Args) -> ExitCode {
         Ok(page) => {
             let text = match args.json {
                 true => serde_json::to_string(&page).expect("a page has text keys") + "\n",
-                false if args.plain => page::plain(&page),
-                false => page::text(&page, Paint::of_stdout()),
+                false if args.plain => text::plain(&page),
+                false => page::page(&page, Paint::of_stdout()),
             };
             let _ = io::stdout().write_all(text.as_bytes()); // a reader that has gone has seen enough
             match page.outcome {

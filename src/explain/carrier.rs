@@ -10,6 +10,22 @@ use crate::host::fib::RouteType;
 
 use Direction::Out;
 
+/// Errors upon which vpnd sends again without a source (`plane/udp.rs`).
+fn may_be_the_source(decision: &Decision) -> bool {
+    let errno = decision.told.as_ref().err().and_then(std::io::Error::raw_os_error);
+    matches!(
+        errno,
+        Some(
+            libc::EINVAL
+                | libc::ENETUNREACH
+                | libc::EHOSTUNREACH
+                | libc::EADDRNOTAVAIL
+                | libc::ENODEV
+                | libc::ENXIO
+        )
+    )
+}
+
 /// A data message's header and tag (paper, section 5.4.6), and UDP's header.
 const AROUND: u32 = 16 + 16 + 8;
 
@@ -30,20 +46,23 @@ impl Planner<'_> {
             destination_port: endpoint.port(),
             ..Question::local(endpoint.ip(), tunnel.user)
         };
-        let mut decision = self.fib.decide(&question).await?;
-        let lost = local.filter(|local| !self.is_own_address(*local));
-        if let Some(lost) = lost {
+        let mut decided = self.fib.decide_for_socket(&question).await?;
+        if let Some(local) =
+            local.filter(|local| !self.is_own_address(*local) || may_be_the_source(&decided.1))
+        {
             question.from = None;
-            decision = self.fib.decide(&question).await?;
-            let note = format!(
-                "{lost}, from which vpnd talked to peer {}, is no address of this host any more",
+            decided = self.fib.decide_for_socket(&question).await?;
+            self.notes.push(format!(
+                "vpnd talked to peer {} from {local}, which leads nowhere now: it would forget that address, and send \
+                 without",
                 peer.name
-            );
-            self.notes.push(note);
+            ));
         }
+        let (question, decision, first) = decided;
         self.station(Walk::Outer, Out, Place::Route);
         let mut station = self.stations.pop().expect("one was made just now");
         self.describe(&mut station, &question, &decision);
+        station.facts.extend(way::asked_twice(&question, first.as_ref()));
         self.stations.push(station);
         let Ok(answer) = &decision.told else {
             let why = self.refused_by_routing(&question, &decision);

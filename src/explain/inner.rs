@@ -18,11 +18,12 @@ impl Planner<'_> {
             }
             Some(device) => self.come_by(&device, asked),
         }
-        let decision = self.fib.decide(&question).await?;
+        let (question, decision, first) = self.fib.decide_for_socket(&question).await?;
         let direction = if asked.iif.is_some() { In } else { Out };
         self.station(Walk::Inner, direction, Place::Route);
         let mut station = self.stations.pop().expect("one was made just now");
         self.describe(&mut station, &question, &decision);
+        station.facts.extend(super::way::asked_twice(&question, first.as_ref()));
         self.stations.push(station);
         let answer = match &decision.told {
             Ok(answer) => answer.clone(),

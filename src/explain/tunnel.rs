@@ -13,11 +13,20 @@ impl Planner<'_> {
         let station = self.station(Walk::Program, Direction::Out, Place::Vpnd);
         station.device = Some(interface.clone());
         let Some(Owned { peer, prefix, second }) = owner(&tunnel.status.peers, to) else {
-            let refused = Refused { reason: "no_peer".to_owned(), inner: Some(to), ..Refused::default() };
+            let (reason, why) = match is_link_scope(to) {
+                true => (
+                    "link_scope",
+                    format!("{to} means all on the link: no peer has it, and a tunnel has no link"),
+                ),
+                false => (
+                    "no_peer",
+                    format!(
+                        "no peer of {interface} has {to}: add it to a peer's allowed IPs, or remove the route"
+                    ),
+                ),
+            };
+            let refused = Refused { reason: reason.to_owned(), inner: Some(to), ..Refused::default() };
             station.vpnd = Some(Vpnd::Refused(refused));
-            let why = format!(
-                "no peer of {interface} has {to}: add it to a peer's allowed IPs, or remove the route"
-            );
             self.die(Killer::Vpnd, why);
             return None;
         };
@@ -49,5 +58,13 @@ impl Planner<'_> {
             return None;
         }
         Some(peer)
+    }
+}
+
+/// For all, or for a group, on the link itself: as `forward::outbound` refuses it.
+fn is_link_scope(to: IpAddr) -> bool {
+    match to {
+        IpAddr::V4(v4) => v4.is_broadcast() || matches!(v4.octets(), [224, 0, 0, _]),
+        IpAddr::V6(v6) => matches!(v6.octets(), [0xff, scope, ..] if matches!(scope & 0xf, 1 | 2)),
     }
 }

@@ -142,6 +142,13 @@ pub(super) fn path_mtu(planner: &Planner<'_>, answer: &Answer, matched: Option<&
     [answer.mtu, matched.and_then(|route| route.mtu), device].into_iter().flatten().min()
 }
 
+/// IPv6 found no way without a source, chose one, and asked again.
+pub(super) fn asked_twice(question: &Question, first: Option<&Decision>) -> Option<String> {
+    let error = errno_name(first?.told.as_ref().err()?);
+    let source = question.from?;
+    Some(format!("without a source there is no way ({error}): so the kernel chose {source} and asked again"))
+}
+
 /// "main", or a number.
 pub(super) fn table(number: u32) -> String {
     fib::table_name(number)

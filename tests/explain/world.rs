@@ -303,12 +303,14 @@ impl Bare {
     /// Its peers are where those of `other` are, and are talked to from the same addresses.
     pub fn with_endpoints_of(self, other: &Self) -> Self {
         for status in other.tunnel.status(NOW).peers {
-            let Some(prefix) = status.allowed_ips.first() else { continue };
-            let find =
-                |forward: &Forward| forward.routes.load().find(prefix.addr()).map(|(peer, _)| peer.clone());
-            let both = find(&self.forward).zip(find(&other.forward));
-            if let Some((new, old)) = both.filter(|(_, old)| old.public_key == status.public_key) {
-                new.set_endpoint(old.endpoint());
+            for prefix in &status.allowed_ips {
+                let find = |forward: &Forward| {
+                    forward.routes.load().find(prefix.addr()).map(|(peer, _)| peer.clone())
+                };
+                let both = find(&self.forward).zip(find(&other.forward));
+                if let Some((new, old)) = both.filter(|(_, old)| old.public_key == status.public_key) {
+                    new.set_endpoint(old.endpoint());
+                }
             }
         }
         self

@@ -4,7 +4,7 @@ use crate::cli::words::{Paint, printable};
 use crate::trace::{Direction, Outcome, Page, Place, Route, Station, Verdict, Vpnd, Walk};
 
 /// For people: stations under each other, what is said of each beneath it.
-pub(super) fn text(page: &Page, paint: Paint) -> String {
+pub(super) fn page(page: &Page, paint: Paint) -> String {
     let mut text = format!("{}\n", paint.bold(title(page)));
     let (mut walk, mut unseen) = (None, Vec::new());
     for station in &page.stations {
@@ -30,31 +30,6 @@ pub(super) fn text(page: &Page, paint: Paint) -> String {
     text += &format!("\n{}\n", end(page, paint));
     for note in &page.notes {
         text += &format!("{} {}\n", paint.bad("note:"), printable(note));
-    }
-    text
-}
-
-/// For pipes: a line for each station, and one for the end.
-pub(super) fn plain(page: &Page) -> String {
-    let mut text = format!("{}\n", title(page));
-    for station in &page.stations {
-        let verdict = match station.verdict {
-            Verdict::Would => "would",
-            Verdict::WouldNot => "would-not",
-            _ => "unknown",
-        };
-        let walk = match station.walk {
-            Walk::Inner => "inner",
-            Walk::Program => "vpnd",
-            Walk::Outer => "outer",
-        };
-        let said = lines(station).join("; ");
-        text += format!("{walk} {} {verdict} {said}", printable(&station.name())).trim_end();
-        text.push('\n');
-    }
-    text += &format!("end: {}\n", end(page, Paint(false)));
-    for note in &page.notes {
-        text += &format!("note: {}\n", printable(note));
     }
     text
 }
