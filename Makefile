@@ -6,7 +6,7 @@ SHELL := /bin/bash
 PEERS ?= $(HOME)/.cache/vpnd/peers
 export VPND_PEERS := $(PEERS)
 APT_DEMO := gcc libc6-dev nftables
-APT_TEST := $(APT_DEMO) wireguard-tools wireguard-go iperf3 iproute2 iptables iputils-ping tcpdump strace systemd
+APT_TEST := $(APT_DEMO) wireguard-tools wireguard-go iperf3 iproute2 iptables iputils-ping tcpdump strace systemd tshark
 APT_SYSTEMD := gcc libc6-dev qemu-system-x86 mmdebstrap debian-archive-keyring e2fsprogs
 APT_DEB := gcc libc6-dev binutils dpkg-dev
 APT_TEST_DEB := $(APT_DEB) lintian mmdebstrap debian-archive-keyring man-db bash zsh fish
@@ -42,7 +42,7 @@ walls: ## The walls between the rooms
 portable: ## Without aws-lc: pure Rust alone
 	cargo test --locked --lib --no-default-features -- forward noise
 
-NAMESPACE_TESTS := $(addprefix --test ,namespaces host plane plane_udp plane_tun control lab)
+NAMESPACE_TESTS := $(addprefix --test ,namespaces host explain capture plane plane_udp plane_tun control lab)
 unit: ## Unit tests, the model, the order of batches, random trains of packets
 	cargo test --locked --lib --bins --test model --test order --test process --test trains
 	cargo test --locked -p vpnd-bench
@@ -58,8 +58,8 @@ matrix: tools-test peers ## The namespace and interop tests with offloads on, of
 	  VPND_TEST_INTERFACE="$$lines" cargo test --locked --no-fail-fast --test namespaces -- --test-threads=2 || failed+=" $$lines"; \
 	done; [ -z "$${failed:-}" ] || { echo "failed with:$$failed" >&2; exit 1; }
 
-long: tools-test peers ## What takes too long for CI: a real 120 s rekey, 1 GB each way, 10 minutes of traffic, a million trains
-	cargo test --locked --release --test long --test trains -- --ignored --test-threads=1 --nocapture
+long: tools-test peers ## What takes too long for CI: a real 120 s rekey, 1 GB each way, 10 minutes of traffic, a million trains, 1,000 plans' topologies
+	cargo test --locked --release --test long --test trains --test explain -- --ignored --test-threads=1 --nocapture
 
 # Needs a nightly Rust, a C++ compiler, and `cargo install cargo-fuzz`. What it keeps grows in target/fuzz, beside the
 # small corpus that `make unit` replays; an input that fails lies in fuzz/artifacts, and belongs into that corpus.

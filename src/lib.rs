@@ -13,6 +13,8 @@ pub mod wire; // bytes ⇄ types: the four messages, IP and ICMP headers, ECN
 
 // The world.
 #[cfg(feature = "daemon")]
+pub mod capture; // what vpnd carries, as a pcapng file
+#[cfg(feature = "daemon")]
 pub mod cli; // the commands; the only place that prints
 #[cfg(feature = "daemon")]
 pub mod control; // the control sockets: `wg`'s text protocol; status, events and metrics over HTTP
