@@ -248,6 +248,7 @@ impl Bare {
     /// As the daemon would say it, through its own JSON.
     pub fn running(&self, world: &World, fwmark: u32) -> Running {
         let status = InterfaceStatus {
+            sandbox: Default::default(),
             name: TUNNEL.to_owned(),
             listen_port: world.sockets.port(),
             fwmark,
