@@ -8,7 +8,7 @@ export VPND_PEERS := $(PEERS)
 # What building takes; the last for x86-64 alone: with it packets are sealed in AVX-512 lanes.
 APT_BUILD := gcc libc6-dev $(if $(filter x86_64,$(shell uname -m)),libipsec-mb-dev)
 APT_DEMO := $(APT_BUILD) nftables
-APT_TEST := $(APT_DEMO) wireguard-tools wireguard-go iperf3 iproute2 iptables iputils-ping tcpdump strace systemd
+APT_TEST := $(APT_DEMO) wireguard-tools wireguard-go iperf3 iproute2 iptables iputils-ping tcpdump strace systemd tshark
 APT_SYSTEMD := $(APT_BUILD) qemu-system-x86 mmdebstrap debian-archive-keyring e2fsprogs
 APT_DEB := $(APT_BUILD) binutils dpkg-dev
 APT_TEST_DEB := $(APT_DEB) lintian mmdebstrap debian-archive-keyring man-db bash zsh fish
@@ -52,7 +52,7 @@ walls: ## The walls between the rooms
 portable: ## Without aws-lc: pure Rust alone
 	cargo test --locked --lib --no-default-features -- forward noise
 
-NAMESPACE_TESTS := $(addprefix --test ,namespaces torture host plane plane_udp plane_tun control lab handbook)
+NAMESPACE_TESTS := $(addprefix --test ,namespaces torture host explain capture plane plane_udp plane_tun control lab handbook)
 unit: ## Unit tests, the model, the order of batches, random trains of packets, the fuzzers' corpora
 	cargo test --locked --lib --bins --test model --test order --test process --test sandbox --test trains --test fuzzed --test mutations
 	cargo test --locked -p vpnd-bench
@@ -75,8 +75,8 @@ panels: tools-test peers ## Exporters and panels from crates.io and PyPI, unchan
 	@tests/setup/pypi $(PEERS)/panels wgpeer==0.6.1 wgtrack==0.2.0 wireguard-tools==0.6.0
 	cargo test --locked --test namespaces -- --ignored --nocapture --test-threads=1 panels::
 
-long: tools-test peers ## What takes too long for CI: a real 120 s rekey, 1 GB each way, 10 minutes of traffic, a million trains
-	cargo test --locked --release --test long --test trains -- --ignored --test-threads=1 --nocapture
+long: tools-test peers ## What takes too long for CI: a real 120 s rekey, 1 GB each way, 10 minutes of traffic, a million trains, 1,000 plans' topologies
+	cargo test --locked --release --test long --test trains --test explain -- --ignored --test-threads=1 --nocapture
 
 torture: tools-test ## Floods, bad networks, failing calls, kills: each row at its full size, and the report docs/torture.md; TORTURE="--row loss --scale 0.1"
 	TORTURE="$(TORTURE)" cargo test --locked --release --test torture -- --ignored --test-threads=1 --nocapture

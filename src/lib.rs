@@ -13,11 +13,15 @@ pub mod wire; // bytes ⇄ types: the four messages, IP and ICMP headers, ECN
 
 // The world.
 #[cfg(feature = "daemon")]
+pub mod capture; // what vpnd carries, as a pcapng file
+#[cfg(feature = "daemon")]
 pub mod cli; // the commands; the only place that prints
 #[cfg(feature = "daemon")]
 pub mod control; // the control sockets: `wg`'s text protocol; status, events and metrics over HTTP
 #[cfg(feature = "daemon")]
 pub mod daemon; // composition: start order, signals, stop order
+#[cfg(feature = "daemon")]
+pub mod explain; // what would become of a packet, without sending one
 #[cfg(feature = "daemon")]
 pub mod host; // what the host should look like, and its application by netlink
 #[cfg(feature = "daemon")]

@@ -28,16 +28,20 @@ const RUNNING: Stage = Stage::Running { chown: false };
 
 /// Starts the attacker: this very program, with that one test.
 fn attack(attempt: &str, stage: Option<Stage>, folder: &Path) -> Output {
-    let mut command = Command::new(std::env::current_exe().expect("this program"));
-    command.args(["--exact", "the_attacker", "--ignored", "--nocapture", "--test-threads=1"]);
-    command.env(ATTEMPT, attempt).env(FOLDER, folder);
     let stage = match stage {
         None => "none",
         Some(Stage::SetUp) => "set-up",
         Some(Stage::Running { .. }) => "running",
         Some(Stage::Data) => "data",
     };
-    command.env(STAGE, stage).output().expect("it can be started")
+    attack_at(attempt, stage, folder)
+}
+
+fn attack_at(attempt: &str, stage: &str, folder: &Path) -> Output {
+    let mut command = Command::new(std::env::current_exe().expect("this program"));
+    command.args(["--exact", "the_attacker", "--ignored", "--nocapture", "--test-threads=1"]);
+    command.env(ATTEMPT, attempt).env(FOLDER, folder).env(STAGE, stage);
+    command.output().expect("it can be started")
 }
 
 #[track_caller]
@@ -146,7 +150,8 @@ fn the_attacker() {
     let attempt = std::env::var(ATTEMPT).expect("only the other tests start it");
     let folder = PathBuf::from(std::env::var_os(FOLDER).expect("where it stands"));
     enter(&std::env::var(STAGE).expect("how far"), &folder);
-    let known = CALLS.iter().chain(OF_THE_DRIVER).find(|(name, ..)| *name == attempt);
+    let stage = std::env::var(STAGE).expect("how far");
+    let known = CALLS.iter().chain(OF_THE_DRIVER).find(|(name, ..)| *name == attempt && stage != "names");
     let through = match known {
         Some((_, number, [a, b, c, d])) => {
             // SAFETY: each call has arguments that the kernel refuses or that change nothing of this process.
@@ -162,6 +167,7 @@ fn the_attacker() {
 fn enter(stage: &str, folder: &Path) {
     let stages: &[Stage] = match stage {
         "none" => return,
+        "names" => return sandbox::confine_name_service(),
         "set-up" => &[Stage::SetUp],
         "running" => &[Stage::SetUp, RUNNING],
         _ => &[Stage::SetUp, RUNNING, Stage::Data],
@@ -196,6 +202,20 @@ fn try_files(attempt: &str, folder: &Path) -> bool {
             .and_then(|_| fs::rename(file("keep/new"), file("keep/kept")))
             .and_then(|()| fs::remove_file(file("keep/kept"))),
         "removing a socket" => fs::remove_file(file("sockets/socket")),
+        "exec" => Command::new("/bin/true").status().map(drop),
+        "a name" => std::net::ToSocketAddrs::to_socket_addrs(&("localhost", 1)).map(drop),
+        "a raw socket" => {
+            // SAFETY: plain integers go in.
+            result(unsafe { libc::socket(libc::AF_INET, libc::SOCK_RAW, 1) })
+        }
+        "a namespace" => {
+            // SAFETY: as above.
+            result(unsafe { libc::unshare(libc::CLONE_NEWUSER) })
+        }
+        "ptrace" => {
+            // SAFETY: as above; the request has no memory to touch.
+            result(unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) } as libc::c_int)
+        }
         "reading beside" => fs::read_to_string(file("beside")).map(drop),
         "moving a file out" => fs::rename(file("keep/old"), file("out")),
         other => panic!("nobody knows the attempt {other:?}"),
@@ -211,6 +231,10 @@ fn try_files(attempt: &str, folder: &Path) -> bool {
             false
         }
     }
+}
+
+fn result(returned: libc::c_int) -> std::io::Result<()> {
+    if returned < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
 }
 
 fn place() -> tempfile::TempDir {
@@ -264,6 +288,31 @@ fn a_thread_that_carries_data_reaches_nothing_else() {
     }
     let folder = place();
     says(REFUSED, "reading what is to be read", Some(Stage::Data), folder.path());
+}
+
+/// Its list is one of what is forbidden, with an error: the C library's modules do as they please.
+#[test]
+fn a_process_that_looks_up_names_reaches_no_program_no_namespace_and_no_network_device() {
+    let folder = place();
+    fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .expect("it is ours");
+    for name in [
+        "exec",
+        "a raw socket",
+        "a namespace",
+        "ptrace",
+        "writing what is to be read",
+        "reading the host's passwords",
+    ] {
+        let ended = attack_at(name, "names", folder.path());
+        let said = String::from_utf8_lossy(&ended.stdout);
+        assert!(said.contains(&format!("{name}: {REFUSED}")), "{name}: {ended:?}");
+    }
+    for name in ["a name", "reading what is to be read"] {
+        let ended = attack_at(name, "names", folder.path());
+        let said = String::from_utf8_lossy(&ended.stdout);
+        assert!(said.contains(&format!("{name}: {THROUGH}")), "{name}: {ended:?}");
+    }
 }
 
 #[test]

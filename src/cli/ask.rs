@@ -92,6 +92,13 @@ pub(super) fn encoded(text: &str) -> String {
     utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
 
+/// As whom the daemon runs.
+pub(super) async fn user(socket: &Path) -> Result<u32, AskError> {
+    let told = connect(socket).await?.peer_cred();
+    told.map(|peer| peer.uid())
+        .map_err(|error| AskError::NoAnswer { socket: socket.to_owned(), why: error.to_string() })
+}
+
 /// `GET path`, whole.
 pub(super) async fn get(socket: &Path, path: &str) -> Result<Bytes, AskError> {
     let no_answer = |why: String| AskError::NoAnswer { socket: socket.to_owned(), why };

@@ -2,10 +2,12 @@
 
 mod advice; // what check says of a file that is right
 mod ask; // questions to the daemons that run
+pub mod capture; // capture
 pub mod check; // check
 pub mod convert; // import, export
 pub mod disk; // configurations and secrets as files
 pub mod events; // events
+pub mod explain; // explain
 mod journal; // the journal's own protocol
 pub mod keys; // genkey, genpsk, pubkey
 pub mod lab; // lab
@@ -85,6 +87,8 @@ enum Command {
     Status(status::Args),
     /// Print what happens, as lines of JSON, as it happens.
     Events(events::Args),
+    Explain(explain::Args),
+    Capture(capture::Args),
     Trace(trace::Args),
     /// Read the file of a running tunnel again, and apply what changed.
     Reload(reload::Args),
@@ -112,6 +116,8 @@ pub fn main() -> ExitCode {
         Some(Command::Export(args)) => convert::export(&args),
         Some(Command::Status(args)) => in_runtime(status::run(args)),
         Some(Command::Events(args)) => in_runtime(events::run(args)),
+        Some(Command::Capture(args)) => in_runtime(capture::run(args)),
+        Some(Command::Explain(args)) => in_runtime(explain::run(args)),
         Some(Command::Trace(args)) => in_runtime(trace::run(args)),
         Some(Command::Reload(args)) => in_runtime(reload::reload(args)),
         Some(Command::Confirm(args)) => in_runtime(reload::confirm(args)),

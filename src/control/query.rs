@@ -17,6 +17,7 @@ pub(super) struct Query {
     pub(super) packets: Option<u64>,
     pub(super) seconds: Option<u64>,
     pub(super) snap: Option<u64>,
+    pub(super) each: bool,
 }
 
 impl Query {
@@ -35,12 +36,14 @@ impl Query {
                 "packets" => query.packets = Some(number(name, &value)?),
                 "seconds" => query.seconds = Some(number(name, &value)?),
                 "snap" => query.snap = Some(number(name, &value)?),
+                "each" if value == "0" || value == "1" => query.each = value == "1",
+                "each" => return Err(format!("each is 0 or 1, not {value:?}")),
                 "peer" => query.peer = Some(About::new(&value)),
                 "follow" if value == "0" || value == "1" => query.follow = value == "1",
                 "follow" => return Err(format!("follow is 0 or 1, not {value:?}")),
                 _ => {
                     return Err(format!(
-                        "{name:?} is not known here: since, generation, peer, follow, filter, packets, seconds and snap are"
+                        "{name:?} is not known here: since, generation, peer, follow, filter, packets, seconds, snap and each are"
                     ));
                 }
             }

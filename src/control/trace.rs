@@ -32,6 +32,7 @@ pub(super) fn wanted(query: &Query) -> Result<Wanted, String> {
             true => Ok(snap as usize),
             false => Err(format!("snap is at most {MOST_SNAP}, not {snap}")),
         })?,
+        each: query.each,
     })
 }
 
@@ -71,6 +72,10 @@ impl Tracing {
             return None;
         }
         let mut text = Vec::new();
+        // Once a piece, so that a reader that never catches up hears it, too; behind the first line.
+        if let Some(lost) = self.began.is_none().then(|| self.feed.lost()).flatten() {
+            write_line(&mut text, &lost);
+        }
         loop {
             // Asked before the ring is emptied: what comes later is not lost.
             let enough = self.feed.has_enough();

@@ -197,30 +197,55 @@ impl Departing {
             return;
         }
         let Ok(first) = TransportHeader::parse(cargo.bytes) else { return };
+        let datagrams = cargo.datagrams().count() as u64;
         for (place, datagram) in cargo.datagrams().enumerate() {
             let Ok(header) = TransportHeader::parse(datagram) else { continue };
-            let is_it = |pending: &mut Pending| match &pending.seen.vpnd {
-                Vpnd::Sealed(sealed) => {
-                    (sealed.session, sealed.counter) == (first.receiver.0, header.counter)
-                }
-                _ => false,
+            let batch = Batch {
+                datagrams,
+                place: place as u64,
+                bytes: cargo.bytes.len() as u64,
+                first: first.counter,
             };
-            for Pending { feed, mut seen } in self.pending.extract_if(.., is_it) {
-                if let Vpnd::Sealed(sealed) = &mut seen.vpnd {
-                    sealed.datagram_bytes = datagram.len() as u64;
-                    sealed.batch = Some(Batch {
-                        datagrams: cargo.datagrams().count() as u64,
-                        place: place as u64,
-                        bytes: cargo.bytes.len() as u64,
-                        first: first.counter,
-                    });
-                    sealed.error.clone_from(&error);
-                }
-                seen.done_ns = error.is_none().then_some(at.0);
-                seen.outer = feed.cut(datagram);
-                feed.push(seen);
-            }
+            self.pending.retain_mut(|pending| !pending.shipped(datagram, header, batch, error.as_ref(), at));
         }
+    }
+}
+
+impl Pending {
+    /// Tells that this datagram left, if it is one of the packet's; true: nothing more is to be told of the packet.
+    fn shipped(
+        &mut self,
+        datagram: &[u8],
+        header: TransportHeader,
+        batch: Batch,
+        error: Option<&String>,
+        at: Time,
+    ) -> bool {
+        let Vpnd::Sealed(sealed) = &self.seen.vpnd else { return false };
+        let last = sealed.counter + sealed.segments - 1;
+        if sealed.session != header.receiver.0 || !(sealed.counter..=last).contains(&header.counter) {
+            return false;
+        }
+        let (is_first, each) = (header.counter == sealed.counter, self.feed.wanted().each);
+        if is_first || each {
+            let sealed = Sealed {
+                counter: header.counter,
+                datagram_bytes: datagram.len() as u64,
+                batch: Some(batch),
+                error: error.cloned(),
+                ..sealed.clone()
+            };
+            self.feed.push(Seen {
+                at_ns: self.seen.at_ns,
+                done_ns: error.is_none().then_some(at.0),
+                // Of those that follow the packet itself is told no more.
+                packet: self.seen.packet.take(),
+                vpnd: Vpnd::Sealed(sealed),
+                inner: std::mem::take(&mut self.seen.inner),
+                outer: self.feed.cut(datagram),
+            });
+        }
+        header.counter == last || !each
     }
 }
 

@@ -3,12 +3,9 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use futures_util::TryStreamExt;
-use rtnetlink::{
-    Error,
-    packet_route::{
-        AddressFamily,
-        neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
-    },
+use rtnetlink::packet_route::{
+    AddressFamily,
+    neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
 };
 
 use super::{
@@ -72,7 +69,7 @@ pub fn learned(namespace: &Namespace, ports: &[&str]) -> Result<Vec<(Vec<u8>, St
 fn list(namespace: &Namespace, family: AddressFamily) -> Result<Vec<NeighbourMessage>, LabError> {
     converse(namespace.file(), async |handle| {
         let request = handle.neighbours().get().set_address_family(family);
-        request.execute().try_collect::<Vec<_>>().await.map_err(Error::from)
+        request.execute().try_collect::<Vec<_>>().await
     })
     .attempted(|| format!("list the neighbours of {}", namespace.name()))
 }

@@ -25,6 +25,8 @@ pub struct Wanted {
     pub seconds: u64,
     /// Bytes that are kept of each packet, and of the datagram around it; 0: none.
     pub snap: usize,
+    /// Tell each datagram that a super-packet was cut into, rather than the first alone.
+    pub each: bool,
 }
 
 /// Shared by the data threads and a reader.
@@ -98,9 +100,14 @@ impl Feed {
 
     /// The reader: what is there.
     pub fn pop(&self) -> Option<Record> {
-        if let Some(seen) = self.waiting.pop() {
-            return Some(Record::Packet(Box::new(seen)));
+        match self.waiting.pop() {
+            Some(seen) => Some(Record::Packet(Box::new(seen))),
+            None => self.lost(),
         }
+    }
+
+    /// The reader: what it missed, also while more is there than it takes.
+    pub fn lost(&self) -> Option<Record> {
         let count = self.lost.swap(0, Ordering::Relaxed);
         (count > 0).then_some(Record::Lost { count })
     }
@@ -112,7 +119,7 @@ mod tests {
     use crate::trace::{Refused, facts::tests::echo};
 
     fn feed(packets: u64, snap: usize) -> Feed {
-        let wanted = Wanted { filter: "icmp".parse().unwrap(), packets, seconds: 1, snap };
+        let wanted = Wanted { filter: "icmp".parse().unwrap(), packets, seconds: 1, snap, each: false };
         Feed::new(wanted, 0, Box::new(|| ()))
     }
 

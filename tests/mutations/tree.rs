@@ -17,7 +17,7 @@ pub(crate) fn is(number: usize) -> bool {
 "#;
 
 /// What tests of the pure rooms need of the tree.
-const FOLDERS: [&str; 6] = ["src", "tests", "config", "bench", "fuzz/corpus", "docs"];
+const FOLDERS: [&str; 7] = ["src", "tests", "config", "bench", "ipsec-mb", "fuzz/corpus", "docs"];
 const FILES: [&str; 4] = ["Cargo.toml", "Cargo.lock", "ARCHITECTURE.md", "clippy.toml"];
 
 /// One mutant: the number that wakes it, its check, and which of the check's wrong texts it is.

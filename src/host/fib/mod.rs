@@ -9,6 +9,7 @@ mod question; // a packet, as routing sees it
 mod route;
 mod rule;
 pub mod settings; // sysctls that let packets through or stop them
+mod source; // where IPv6 chooses an address before a route
 mod walk; // rules and routes, walked
 
 pub use netlink_packet_route::route::RouteType;
@@ -30,7 +31,7 @@ use netlink_packet_route::{
 
 use super::{
     HostError,
-    exchange::{Exchange, Refused},
+    exchange::Exchange,
     message::{LOCAL_TABLE, PresentRoute},
     plan::MAIN_TABLE,
 };
@@ -145,11 +146,42 @@ impl Fib {
         }
     }
 
+    /// As for a socket of this host: where IPv6 finds no way without a source, it chooses one and asks again. Returns
+    /// the question that counted, with its decision, and the first one where there were two.
+    pub async fn decide_for_socket(
+        &mut self,
+        question: &Question,
+    ) -> Result<(Question, Decision, Option<Decision>), HostError> {
+        let mut first = self.decide(question).await?;
+        let is_asked_again =
+            first.told.is_err() && question.is_v6() && question.from.is_none() && question.iif.is_none();
+        if !is_asked_again {
+            return Ok((question.clone(), first, None));
+        }
+        match source::chosen(question) {
+            Ok(source) => {
+                let second = Question { from: Some(source), ..question.clone() };
+                let decision = self.decide(&second).await?;
+                Ok((second, decision, Some(first)))
+            }
+            Err(error) => {
+                let same =
+                    first.told.as_ref().err().and_then(io::Error::raw_os_error) == error.raw_os_error();
+                if !same && is_verdict(&error) {
+                    // With a source that is not told.
+                    (first.told, first.by, first.listed) = (Err(error), Vec::new(), Vec::new());
+                }
+                Ok((question.clone(), first, None))
+            }
+        }
+    }
+
     async fn ask(&mut self, question: &Question) -> Result<Result<Answer, io::Error>, HostError> {
         match self.exchange.ask(question.message(false)).await {
             Ok(RouteNetlinkMessage::NewRoute(route)) => Ok(Ok(Answer::read(&route, question))),
             Ok(_) => Ok(Err(io::Error::from(io::ErrorKind::InvalidData))),
-            Err(refused) if is_verdict(&refused) => Ok(Err(refused.error)),
+            // With a reason in words it is about the question.
+            Err(refused) if is_verdict(&refused.error) && refused.reason.is_none() => Ok(Err(refused.error)),
             Err(refused) => Err(HostError::new(format!("ask for the route to {}", question.to), refused)),
         }
     }
@@ -164,16 +196,18 @@ impl Fib {
 }
 
 /// Is it an answer about the packet, rather than a failure to ask?
-fn is_verdict(refused: &Refused) -> bool {
+fn is_verdict(error: &io::Error) -> bool {
     matches!(
-        refused.errno(),
-        libc::EINVAL
-            | libc::ENETUNREACH
-            | libc::EHOSTUNREACH
-            | libc::EACCES
-            | libc::EXDEV
-            | libc::ENETDOWN
-            | libc::ENODEV
+        error.raw_os_error(),
+        Some(
+            libc::EINVAL
+                | libc::ENETUNREACH
+                | libc::EHOSTUNREACH
+                | libc::EACCES
+                | libc::EXDEV
+                | libc::ENETDOWN
+                | libc::ENODEV
+        )
     )
 }
 

@@ -75,7 +75,10 @@ impl Question {
         let header = &mut message.header;
         header.address_family = if self.is_v6() { AddressFamily::Inet6 } else { AddressFamily::Inet };
         header.kind = RouteType::Unspec;
-        header.flags = RouteFlags::LookupTable;
+        if !self.is_v6() {
+            // IPv6 tells it unasked, and takes the flag for an error.
+            header.flags |= RouteFlags::LookupTable;
+        }
         if matched {
             header.flags |= RouteFlags::FibMatch;
         }

@@ -140,6 +140,6 @@ mod tests {
         let shown = hex(b"0123456789abcdef!\n", &[]);
         assert!(shown.starts_with("0000  30 31"), "{shown}");
         assert!(shown.ends_with("0010  21 0a                                            !.\n"), "{shown}");
-        assert!(hex(b"0123", &[1..3]).starts_with("0000  30 ·· ·· 33"));
+        assert!(hex(b"0123", &[1..2, 2..3]).starts_with("0000  30 ·· ·· 33"));
     }
 }

@@ -185,7 +185,7 @@ fn nobody(left: &Host) -> Result<Part, LabError> {
     ] {
         let capture = Capture::start(left, "eth0")?;
         let told = if what.starts_with("UDP") { ask_udp(left, address) } else { ask_tcp(left, address) };
-        let answers = until(|| Ok(capture.frames()?), |seen| !seen.is_empty())?;
+        let answers = until(|| capture.frames(), |seen| !seen.is_empty())?;
         let from_right = |frame: &&Vec<u8>| frame.get(6..12) == Some(&super::stage::mac(0x02)[..]);
         let answer = answers.iter().filter(from_right).map(|frame| frames::frame(frame)).next_back();
         let answer =

@@ -152,7 +152,7 @@ fn silence(ends: &[End; 2]) -> Result<Part, LabError> {
     let mut part = Part::new("To strangers it does not exist");
     let left = &ends[0].host;
     let mut rows = Vec::new();
-    let mut garbled = vec![0; 148];
+    let mut garbled = [0; 148];
     garbled[0] = 1; // an initiation, and nothing in it is right
     for (what, datagram, port) in [
         ("8 bytes to vpnd", &[7; 8][..], 51820),

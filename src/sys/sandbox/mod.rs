@@ -32,7 +32,8 @@ pub fn confine_name_service() {
     let _ = capabilities::become_nobody();
     let _ = capabilities::keep(&[]);
     let _ = files::read_only();
-    let _ = seccomp::forbid_ways_out();
+    // A service manager may forbid to give capabilities up: then what they are good for is forbidden.
+    let _ = seccomp::forbid_ways_out(!capabilities::in_effect().is_empty());
 }
 
 /// The calling thread carries data, and does nothing else from now on: it opens no file, and asks nobody to.

@@ -24,8 +24,16 @@ pub(super) fn of(stage: Stage) -> Result<Vec<BpfProgram>, Absent> {
 }
 
 /// Calls that lead out of a process fail, all others pass.
-pub(super) fn without_ways_out() -> Result<BpfProgram, Absent> {
-    let rules = list::WAYS_OUT.iter().map(|number| (widened(*number), Vec::new())).collect();
+pub(super) fn without_ways_out(capable: bool) -> Result<BpfProgram, Absent> {
+    let mut rules: Rules = list::WAYS_OUT.iter().map(|number| (widened(*number), Vec::new())).collect();
+    let family = |family: libc::c_int| is(0, family as u64);
+    let raw = |family_of: libc::c_int| vec![family(family_of), flags(1, KIND, libc::SOCK_RAW as u64)];
+    let mut sockets = vec![vec![family(libc::AF_PACKET)], raw(libc::AF_INET), raw(libc::AF_INET6)];
+    if capable {
+        sockets.push(vec![family(libc::AF_NETLINK)]);
+    }
+    let sockets: Vec<&[Condition]> = sockets.iter().map(Vec::as_slice).collect();
+    rules.insert(widened(libc::SYS_socket), one_of(&sockets)?);
     filter(rules, SeccompAction::Allow, SeccompAction::Errno(libc::EPERM as u32))
 }
 
@@ -103,9 +111,11 @@ fn conditional(stage: Stage) -> Result<Vec<(i64, Vec<SeccompRule>)>, BackendErro
     Ok(rules.into_iter().map(|(number, rules)| (widened(number), rules)).collect())
 }
 
+/// What socket(2) takes for a kind; the flags stand above.
+const KIND: u64 = 0xf;
+
 /// No raw socket; of netlink the routes, and the firewall's for what a packet was before NAT.
 fn sockets(stage: Stage) -> Result<Vec<SeccompRule>, BackendError> {
-    const KIND: u64 = 0xf;
     let of_family = |family: libc::c_int| is(0, family as u64);
     let of_kind = |kind: libc::c_int| flags(1, KIND, kind as u64);
     let netlink = |protocol: libc::c_int| [of_family(libc::AF_NETLINK), is(2, protocol as u64)];

@@ -53,8 +53,10 @@ pub fn apply(stage: Stage, threads: Threads) -> Result<(), Absent> {
 }
 
 /// For programs whose calls are not ours to list: those that lead out of a process fail (EPERM), all others pass.
-pub(super) fn forbid_ways_out() -> Result<(), Absent> {
-    install(&rules::without_ways_out()?, Threads::This)
+/// `capable`: it has capabilities for the network; it then gets no socket of netlink either, which the C library does
+/// without.
+pub(super) fn forbid_ways_out(capable: bool) -> Result<(), Absent> {
+    install(&rules::without_ways_out(capable)?, Threads::This)
 }
 
 fn install(program: &BpfProgram, threads: Threads) -> Result<(), Absent> {
@@ -73,7 +75,7 @@ mod rules {
     pub(super) fn of(_: Stage) -> Result<Vec<BpfProgram>, Absent> {
         Err(Absent::Architecture)
     }
-    pub(super) fn without_ways_out() -> Result<BpfProgram, Absent> {
+    pub(super) fn without_ways_out(_: bool) -> Result<BpfProgram, Absent> {
         Err(Absent::Architecture)
     }
 }

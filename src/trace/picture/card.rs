@@ -1,6 +1,6 @@
 //! A station as a card: its name, the time, and the two lines that matter most.
 
-use crate::trace::station::{Death, Route, Station, Verdict, Vpnd, Walk};
+use crate::trace::station::{Clock, Death, Route, Station, Verdict, Vpnd, Walk};
 
 /// Characters of a detail that fit into a card.
 const FITS: usize = 30;
@@ -14,6 +14,17 @@ pub(super) enum Look {
     Dead,
     /// It never came there, or nobody knows.
     Absent,
+}
+
+/// Where the packet ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum End<'a> {
+    /// At this station.
+    Here(&'a Death),
+    /// At another one.
+    Elsewhere,
+    /// Nowhere, or nobody knows.
+    Open,
 }
 
 /// What is drawn of a station.
@@ -34,29 +45,33 @@ pub(super) struct Card {
 }
 
 impl Card {
-    /// Of a station, at this place; `death` if the packet ended here.
-    pub(super) fn of(number: usize, station: &Station, death: Option<&Death>, area: [u32; 4]) -> Self {
+    /// Of a station, at this place; `end` if it is known where the packet ended: here, or elsewhere.
+    pub(super) fn of(number: usize, station: &Station, end: End<'_>, area: [u32; 4]) -> Self {
         let look = match station.verdict {
-            _ if death.is_some() => Look::Dead,
-            Verdict::Dropped | Verdict::Rejected | Verdict::Refused | Verdict::WouldNot => Look::Dead,
+            _ if matches!(end, End::Here(_)) => Look::Dead,
             Verdict::Absent | Verdict::Unknown => Look::Absent,
+            // What a later station did, the sender may hear as a refusal.
+            _ if matches!(end, End::Elsewhere) => Look::Passed,
+            Verdict::Dropped | Verdict::Rejected | Verdict::Refused | Verdict::WouldNot => Look::Dead,
             Verdict::Passed | Verdict::Staged | Verdict::Would => Look::Passed,
         };
         let mut facts = details(station);
-        if let Some(death) = death {
+        if let End::Here(death) = end {
             facts.insert(0, death.why.clone());
         }
         let whole = std::iter::once(station.name()).chain(facts.clone()).collect::<Vec<_>>().join("\n");
         let mut lines: Vec<String> = match look {
             // What killed it may take both lines.
             Look::Dead => facts.first().map(|why| wrapped(why, FITS)).unwrap_or_default(),
-            _ => facts.iter().map(|fact| shortened(fact, FITS)).collect(),
+            _ => facts.iter().take(2).map(|fact| shortened(fact, FITS)).collect(),
         };
         if lines.len() > 2 {
             lines.truncate(2);
             lines[1] = shortened(&(lines[1].clone() + " …"), FITS);
         }
-        let corner = station.at_us.map(|us| format!("+{}", duration(us))).unwrap_or_default();
+        // The reader of the kernel's messages looks at the clock later than it happened.
+        let sign = if station.clock == Some(Clock::Reader) { '≤' } else { '+' };
+        let corner = station.at_us.map(|us| format!("{sign}{}", duration(us))).unwrap_or_default();
         Self { area, walk: station.walk, look, number, name: station.name(), corner, lines, whole }
     }
 }
@@ -70,14 +85,14 @@ fn details(station: &Station) -> Vec<String> {
     if let Some(vpnd) = &station.vpnd {
         told.extend(vpnd_did(vpnd));
     }
+    if let Some(bytes) = station.packet.as_ref().and_then(|packet| packet.bytes) {
+        told.push(format!("{bytes} bytes"));
+    }
     if let Some(rule) = station.rules.iter().rev().find(|rule| rule.text.is_some()) {
         told.push(format!("{}: {}", rule.chain, rule.text.as_deref().unwrap_or_default()));
     }
     told.extend(station.facts.iter().cloned());
-    if let Some(bytes) = station.packet.as_ref().and_then(|packet| packet.bytes) {
-        told.push(format!("{bytes} bytes"));
-    }
-    if let Some(packet) = &station.packet {
+    if let Some(packet) = station.packet.as_ref().filter(|packet| !packet.source.is_unspecified()) {
         told.push(format!("{} → {}", packet.source, packet.destination));
     }
     match station.rules.len() {

@@ -1,7 +1,7 @@
 //! Where everything stands. Each host is a frame with three bands: programs above, the kernel in the middle, devices
 //! below. A packet that goes one way in one host is a column; what it passes there stands below or above each other.
 
-use super::card::Card;
+use super::card::{Card, End, Look};
 use crate::trace::station::{Direction, Outcome, Page, Place, Station, Walk};
 
 const CARD: [u32; 2] = [196, 58];
@@ -119,12 +119,13 @@ impl Layout {
             x += width + CABLE;
         }
         self.width = (x - CABLE.min(x) + EDGE).max(560);
-        let death = |number: usize| match &page.outcome {
-            Outcome::Died(death) if death.station == number => Some(death),
-            _ => None,
+        let end = |number: usize| match &page.outcome {
+            Outcome::Died(death) if death.station == number => End::Here(death),
+            Outcome::Died(_) => End::Elsewhere,
+            _ => End::Open,
         };
         let cards = page.stations.iter().enumerate();
-        let card = |(number, station)| Card::of(number + 1, station, death(number), areas[number]);
+        let card = |(number, station)| Card::of(number + 1, station, end(number), areas[number]);
         self.cards = cards.map(card).collect();
     }
 
@@ -132,13 +133,13 @@ impl Layout {
     fn connect(&mut self, page: &Page) {
         for (number, pair) in page.stations.windows(2).enumerate() {
             let (from, to) = (self.cards[number].area, self.cards[number + 1].area);
-            if self.cards[number].look == super::card::Look::Dead {
+            if self.cards[number].look == Look::Dead {
                 break;
             }
             if pair[0].host != pair[1].host && from[1] == to[1] {
                 self.cables.push((from[0] + from[2] + MARGIN + CABLE / 2, from[1] + from[3] / 2 - 8));
             }
-            let faint = self.cards[number + 1].look == super::card::Look::Absent;
+            let faint = self.cards[number + 1].look == Look::Absent;
             self.wires.push(Wire { walk: walk_between(&pair[0], &pair[1]), points: points(from, to), faint });
         }
     }

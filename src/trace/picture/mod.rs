@@ -19,7 +19,7 @@ pub fn svg(page: &Page) -> String {
     let mut out = Drawing::default();
     let (title, end) = (title(page), outcome(page));
     let width = layout.width.max(48 + 8 * title.chars().count() as u32);
-    let end = card::wrapped(&end, (width as usize - 90) / 7);
+    let end = card::wrapped(&end, (width as usize - 48) / 8);
     let height = layout.height + 16 * end.len() as u32 + 34;
     let _ = write!(
         out.0,
@@ -180,7 +180,7 @@ impl Drawing {
         if !card.corner.is_empty() {
             self.push(format_args!(
                 "<text class=\"time\" x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text>",
-                x + width - 10,
+                x + width - if card.look == Look::Dead { 18 } else { 10 },
                 y + 18,
                 escaped(&card.corner)
             ));

@@ -93,7 +93,8 @@ fn assert_in_order(page: &Page) {
     };
     assert_eq!(layout.cards.len(), page.stations.len());
     for (at, card) in layout.cards.iter().enumerate() {
-        let frame = &layout.hosts[page.stations[at].host];
+        let host = &page.hosts[page.stations[at].host].name;
+        let frame = layout.hosts.iter().find(|frame| frame.name == *host).unwrap();
         assert!(inside(card.area, frame.area), "{} lies outside of {}", card.name, frame.name);
         for other in &layout.cards[at + 1..] {
             assert!(apart(card.area, other.area), "{} lies on {}", card.name, other.name);
@@ -175,6 +176,7 @@ fn a_packet_goes_down_up_and_behind_forward_down_again() {
 #[test]
 fn where_it_died_is_marked_and_no_way_leads_on() {
     let mut page = through_a_gateway();
+    page.stations[5].verdict = Verdict::Refused; // the send call was told of what happened later
     page.stations[18].verdict = Verdict::Dropped;
     page.stations[19].verdict = Verdict::Absent;
     page.stations[20].verdict = Verdict::Absent;
