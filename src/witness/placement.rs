@@ -252,7 +252,7 @@ mod tests {
         );
         assert_eq!(rules("not icmp"), [""], "left to the filter itself");
         assert_eq!(rules(""), [""]);
-        assert_eq!(rules(&vec!["host 10.0.0.1"; 9].join(" or ")), [""], "too many");
+        assert_eq!(rules(&["host 10.0.0.1"; 9].join(" or ")), [""], "too many");
     }
 
     #[test]
