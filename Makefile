@@ -42,7 +42,7 @@ walls: ## The walls between the rooms
 portable: ## Without aws-lc: pure Rust alone
 	cargo test --locked --lib --no-default-features -- forward noise
 
-NAMESPACE_TESTS := $(addprefix --test ,namespaces host plane plane_udp plane_tun control lab)
+NAMESPACE_TESTS := $(addprefix --test ,namespaces host plane plane_udp plane_tun control lab trace)
 unit: ## Unit tests, the model, the order of batches, random trains of packets
 	cargo test --locked --lib --bins --test model --test order --test process --test trains
 	cargo test --locked -p vpnd-bench

@@ -6,7 +6,10 @@ use std::{
     process::ExitCode,
 };
 
-use crate::lab::{Interrupt, LabError, demo::Demo, rootless};
+use crate::{
+    lab::{Interrupt, LabError, demo::Demo, rootless},
+    trace,
+};
 
 /// Two hosts on this machine, a tunnel between them, and a page that shows the way a packet takes.
 #[derive(Debug, clap::Args)]
@@ -65,10 +68,25 @@ fn measure(demo: &Demo) -> bool {
             if !page.passed() {
                 eprintln!("vpnd lab: not everything came through; see above.{}", last_words(demo));
             }
-            page.passed()
+            page.passed() & show_trace(demo)
         }
         Err(error) => {
             eprintln!("vpnd lab: {error}{}", last_words(demo));
+            false
+        }
+    }
+}
+
+/// One more ping, station by station, on both hosts.
+fn show_trace(demo: &Demo) -> bool {
+    match demo.trace() {
+        Ok(page) => {
+            say("\nOne ping, followed through both hosts by `vpnd trace`\n\n");
+            say(&trace::text::page(&page, io::stdout().is_terminal()));
+            matches!(page.outcome, trace::Outcome::Arrived { .. })
+        }
+        Err(error) => {
+            eprintln!("vpnd lab: {error}");
             false
         }
     }

@@ -82,7 +82,7 @@ pub fn drafts(sight: &Sight) -> Vec<Draft> {
     if drafts.is_empty() && sight.probe.is_some() {
         drafts.push(sight.outbound(None, None, &mut left));
     }
-    let time = |draft: &Draft| draft.page.stations.first().and_then(|station| station.at_us).unwrap_or(0.0);
+    let time = |draft: &Draft| draft.page.stations.iter().find_map(|station| station.at_us).unwrap_or(0.0);
     drafts.sort_by(|a, b| time(a).total_cmp(&time(b)));
     drafts
 }
