@@ -12,3 +12,14 @@ fn a_process_that_forbids_core_dumps_leaves_none_and_cannot_be_read_by_others() 
     // SAFETY: PR_GET_DUMPABLE takes nothing.
     assert_eq!(unsafe { libc::prctl(libc::PR_GET_DUMPABLE) }, 0);
 }
+
+/// Of other threads, and of the locks that they hold, the new process would have half.
+#[test]
+fn a_process_with_several_threads_is_not_split() {
+    let (held, hold) = std::sync::mpsc::channel::<()>();
+    let other = std::thread::spawn(move || hold.recv());
+    let error = vpnd::sys::attendant::split(c"vpnd-test", |_| unreachable!("it must not run")).unwrap_err();
+    assert_eq!(error.to_string(), "this process has several threads already");
+    drop(held);
+    let _ = other.join();
+}

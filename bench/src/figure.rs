@@ -56,7 +56,9 @@ impl Figure {
         match work {
             Work::Tcp | Work::Reverse | Work::Four | Work::Onecore | Work::Peers => &[SPEED, CPU, PEAK],
             Work::Ping => &[MEDIAN, P99, FLOOD_MEDIAN, FLOOD_P99],
-            Work::Udp64 | Work::Udp512 | Work::Udp1400 => &[RATE, REORDERED, DUPLICATED, LIMITED],
+            Work::Udp64 | Work::Udp64burst | Work::Udp512 | Work::Udp1400 => {
+                &[RATE, REORDERED, DUPLICATED, LIMITED]
+            }
         }
     }
 }

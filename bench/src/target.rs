@@ -29,7 +29,7 @@ const fn times(work: Work, figure: Figure, other: Kind, bound: Bound) -> Target 
     Target { work, figure, other: Some(other), bound }
 }
 
-const TARGETS: [Target; 14] = [
+const TARGETS: [Target; 15] = [
     times(Work::Tcp, SPEED, Kind::Gotatun, Bound::AtLeast(6.0)),
     times(Work::Tcp, SPEED, Kind::Boringtun, Bound::AtLeast(9.0)),
     times(Work::Reverse, SPEED, Kind::Gotatun, Bound::AtLeast(6.0)),
@@ -42,6 +42,7 @@ const TARGETS: [Target; 14] = [
     times(Work::Ping, MEDIAN, Kind::Boringtun, Bound::AtMost(1.0)),
     times(Work::Ping, P99, Kind::Boringtun, Bound::AtMost(1.0)),
     times(Work::Udp64, RATE, Kind::Gotatun, Bound::AtLeast(3.0)),
+    times(Work::Udp64burst, RATE, Kind::Gotatun, Bound::AtLeast(3.0)),
     Target { work: Work::Tcp, figure: PEAK, other: None, bound: Bound::AtMost(12.0) },
     Target { work: Work::Four, figure: PEAK, other: None, bound: Bound::AtMost(12.0) },
     Target { work: Work::Peers, figure: PEAK, other: None, bound: Bound::AtMost(40.0) },

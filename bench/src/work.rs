@@ -9,7 +9,7 @@ use crate::{
     contender::{Contender, Kind},
     failure::Result,
     iperf::{self, Stream},
-    packets,
+    packets::{self, Sending},
     pair::Pair,
     ping::{self, Rhythm},
     proc,
@@ -34,6 +34,9 @@ pub enum Work {
     Ping,
     /// Packets of 64 bytes a second.
     Udp64,
+    /// The same, handed over by UDP_SEGMENT, as QUIC does: where each packet has a call of its own in the kernel's stack, the
+    /// sender is at its end before the tunnel is.
+    Udp64burst,
     /// Of 512 bytes.
     Udp512,
     /// Of 1400 bytes.
@@ -44,13 +47,14 @@ pub enum Work {
 
 impl Work {
     /// In the order of the tables.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Tcp,
         Self::Reverse,
         Self::Four,
         Self::Onecore,
         Self::Ping,
         Self::Udp64,
+        Self::Udp64burst,
         Self::Udp512,
         Self::Udp1400,
         Self::Peers,
@@ -65,6 +69,7 @@ impl Work {
             Self::Onecore => "TCP, 1 stream, all on one core",
             Self::Ping => "Ping through the idle tunnel",
             Self::Udp64 => "UDP, packets of 64 bytes",
+            Self::Udp64burst => "UDP, packets of 64 bytes, sent by UDP_SEGMENT",
             Self::Udp512 => "UDP, packets of 512 bytes",
             Self::Udp1400 => "UDP, packets of 1400 bytes",
             Self::Peers => "TCP, 1 stream, many peers",
@@ -81,9 +86,10 @@ impl Work {
                 Self::Reverse => tcp(&pair, arguments, Stream { reverse: true, ..Stream::default() }),
                 Self::Four => tcp(&pair, arguments, Stream { parallel: 4, ..Stream::default() }),
                 Self::Ping => latency(&pair),
-                Self::Udp64 => packets(&pair, 64),
-                Self::Udp512 => packets(&pair, 512),
-                Self::Udp1400 => packets(&pair, 1400),
+                Self::Udp64 => packets(&pair, 64, Sending::OneByOne),
+                Self::Udp64burst => packets(&pair, 64, Sending::Segmented),
+                Self::Udp512 => packets(&pair, 512, Sending::OneByOne),
+                Self::Udp1400 => packets(&pair, 1400, Sending::OneByOne),
             }
         })
     }
@@ -111,8 +117,8 @@ fn latency(pair: &Pair) -> Result<Figures> {
 }
 
 /// `size` counts from the IP header on: 1400 bytes fit the MTU inside.
-fn packets(pair: &Pair, size: usize) -> Result<Figures> {
-    let rate = packets::search(pair, size)?;
+fn packets(pair: &Pair, size: usize, sending: Sending) -> Result<Figures> {
+    let rate = packets::search(pair, size, sending)?;
     let mut figures = Figures::default();
     figures.set("pps", rate.packets_per_second);
     figures.set("loss", rate.loss);

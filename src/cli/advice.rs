@@ -1,5 +1,5 @@
-//! What `check` says of a file that is right, and yet may not do what was meant: who can read the metrics, and
-//! whether the commands of hooks can run, here and under the service unit.
+//! What `check` says of a file that is right, and yet may not do what was meant: who can read the metrics, whether the
+//! sandbox is off, and whether the commands of hooks can run, here and under the service unit.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -24,6 +24,12 @@ pub(super) fn on(config: &Config) -> Vec<String> {
             "interface.metrics_listen: {address} is no loopback address: whoever reaches it reads the names of peers, \
              and when they are there; let a firewall choose who may"
         ));
+    }
+    if !config.interface.sandbox {
+        advice.push(
+            "interface.sandbox: it is off: whoever takes the daemon over has all its rights; \"on\" is the default"
+                .to_owned(),
+        );
     }
     for (number, hook) in config.hooks.iter().enumerate() {
         let said = on_hook(hook);
@@ -81,6 +87,9 @@ mod tests {
         assert_eq!(advice("metrics_listen = \"[::1]:9586\"\n[[hook]]\nrun = [\"/bin/sh\"]"), [""; 0]);
         let [told] = &advice("metrics_listen = \"0.0.0.0:9586\"")[..] else { panic!("one") };
         assert!(told.starts_with("interface.metrics_listen: 0.0.0.0:9586 is no loopback address"), "{told}");
+        let [told] = &advice("sandbox = \"off\"")[..] else { panic!("one") };
+        assert!(told.starts_with("interface.sandbox: it is off"), "{told}");
+        assert_eq!(advice("sandbox = \"on\""), [""; 0]);
         let folder = tempfile::tempdir().expect("a folder");
         let script = folder.path().join("hook");
         let hook = || advice(&format!("[[hook]]\nrun = [\"{}\"]", script.display()));

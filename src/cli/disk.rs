@@ -2,6 +2,7 @@
 //! their owner may read.
 
 use std::{
+    cell::RefCell,
     env, fmt,
     fs::{self, File, Metadata, OpenOptions},
     io::{self, Read, Write},
@@ -12,7 +13,7 @@ use std::{
 
 use zeroize::Zeroizing;
 
-use crate::config::{self, CREDENTIAL, Config, KeyFile, Problems};
+use crate::config::{self, CREDENTIAL, Config, Hook, KeyFile, Problems};
 
 /// Bytes of the largest configuration: a million peers with a few prefixes each.
 const CONFIG_MAX: u64 = 512 << 20;
@@ -67,6 +68,28 @@ pub struct FileError {
 /// itself must be its owner's alone.
 pub fn read_config(path: &Path) -> Result<Config, ReadError> {
     read_whole(path).map(|(config, ..)| config)
+}
+
+/// The same, with the files that were read: the configuration itself, and its key files.
+pub(super) fn read_config_and_name_files(path: &Path) -> Result<(Config, Vec<PathBuf>), ReadError> {
+    let (text, metadata) = read(path, CONFIG_MAX).map_err(|source| unreadable(path, source))?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let files = RefCell::new(vec![path.to_owned()]);
+    let keys = |key: &Path| {
+        files.borrow_mut().extend(key_path(folder, key));
+        read_key(folder, key)
+    };
+    let config = config::parse_with_mode(&text, path, mode(&metadata), &keys).map_err(ReadError::Refused)?;
+    Ok((config, files.into_inner()))
+}
+
+/// The hooks of a configuration; its key files are left alone.
+pub(super) fn read_hooks(path: &Path) -> Result<Vec<Hook>, ReadError> {
+    const SOME_KEY: &str = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=";
+    let (text, metadata) = read(path, CONFIG_MAX).map_err(|source| unreadable(path, source))?;
+    let keys = |_: &Path| Ok(KeyFile { text: Zeroizing::new(SOME_KEY.to_owned()), mode: 0o600 });
+    let config = config::parse_with_mode(&text, path, mode(&metadata), &keys).map_err(ReadError::Refused)?;
+    Ok(config.hooks)
 }
 
 /// The same, with its text and what is known of the file.
@@ -132,6 +155,12 @@ pub(super) fn print(command: &str, text: &str) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Where a key file is; none: it is a credential, whose folder is known.
+fn key_path(folder: &Path, path: &Path) -> Option<PathBuf> {
+    let is_credential = path.to_str().is_some_and(|path| path.starts_with(CREDENTIAL));
+    (!is_credential).then(|| folder.join(path))
 }
 
 fn read_key(folder: &Path, path: &Path) -> io::Result<KeyFile> {

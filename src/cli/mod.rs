@@ -24,7 +24,7 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 use clap::{Parser, Subcommand};
 
 use crate::{
-    daemon::{self, Options},
+    daemon::{self, Attendants, Options},
     forward::session::REKEY_AFTER_TIME,
     tunnel::Timing,
 };
@@ -126,6 +126,17 @@ pub fn main() -> ExitCode {
 }
 
 fn run_daemon(args: DaemonArgs) -> ExitCode {
+    let path = args.config.expect("clap requires --config where there is no command");
+    let hooks_of = path.clone();
+    let read_hooks = Arc::new(move || disk::read_hooks(&hooks_of).map_err(|error| error.to_string()));
+    // Before anything secret is read, and before there are other threads.
+    let attendants = match Attendants::split(read_hooks) {
+        Ok(attendants) => attendants,
+        Err(error) => {
+            eprintln!("vpnd: cannot start the processes beside the daemon: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
     let journal = match log::start(&args.log) {
         Ok(journal) => journal,
         Err(error) => {
@@ -133,9 +144,8 @@ fn run_daemon(args: DaemonArgs) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let path = args.config.expect("clap requires --config where there is no command");
-    let config = match disk::read_config(&path) {
-        Ok(config) => config,
+    let (config, files) = match disk::read_config_and_name_files(&path) {
+        Ok(read) => read,
         Err(error) => {
             eprintln!("{error}");
             daemon::give_up_inherited();
@@ -143,21 +153,34 @@ fn run_daemon(args: DaemonArgs) -> ExitCode {
         }
     };
     let rekey_after = args.rekey_after.map_or(REKEY_AFTER_TIME, Duration::from_secs);
-    let read_config = Arc::new(move || disk::read_config(&path).map_err(|error| error.to_string()));
+    let read_config = Arc::new(move || disk::read_config(&path).map_err(|error| read_again(&error)));
     let options = Options {
         read_config,
+        files,
         run_dir: args.run_dir,
         state_dir: args.state_dir,
         wall_ahead: args.wall_clock_ahead,
         timing: Timing { rekey_after },
         journal,
     };
-    match daemon::run(config, options) {
+    match daemon::run(config, options, attendants) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("vpnd: {error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Why the file cannot be taken while the tunnel runs.
+fn read_again(error: &disk::ReadError) -> String {
+    let text = error.to_string();
+    match text.contains("Permission denied") {
+        true => format!(
+            "{text}\n(in its sandbox vpnd reads the folders alone that the file named when it was started: a key file in \
+             another one needs a restart)"
+        ),
+        false => text,
     }
 }
 

@@ -52,7 +52,7 @@ fn interface() -> impl Strategy<Value = (usize, Interface)> {
             let address = address.into_iter().map(|net| net.parse().unwrap()).collect();
             let private_key = PrivateKey::new([1; 32]);
             let (offload, workers, nice, metrics_listen) = (true, None, None, None);
-            let (clients, sockets) = (Clients::default(), SocketAccess::default());
+            let (clients, sockets, sandbox) = (Clients::default(), SocketAccess::default(), true);
             let interface = Interface {
                 name,
                 private_key,
@@ -62,10 +62,12 @@ fn interface() -> impl Strategy<Value = (usize, Interface)> {
                 fwmark,
                 table,
                 offload,
+                clamp_mss: true,
                 workers,
                 nice,
                 clients,
                 sockets,
+                sandbox,
                 metrics_listen,
             };
             (own, interface)

@@ -42,11 +42,13 @@ pub(super) struct Draft {
     pub(super) fwmark: Option<u32>,
     pub(super) table: Table,
     pub(super) offload: bool,
+    pub(super) clamp_mss: bool,
     pub(super) workers: Option<NonZeroUsize>,
     pub(super) nice: Option<i8>,
     pub(super) clients: Clients,
     pub(super) sockets: SocketAccess,
     pub(super) metrics_listen: Option<SocketAddr>,
+    pub(super) sandbox: bool,
 }
 
 impl Draft {
@@ -61,11 +63,13 @@ impl Draft {
             fwmark: fwmark(&mut fields, report),
             table: table(&mut fields, report),
             offload: offload(&mut fields, report),
+            clamp_mss: clamp_mss(&mut fields, report),
             workers: workers(&mut fields, report),
             nice: nice(&mut fields, report),
             clients: clients::read(&mut fields, report),
             sockets: sockets(&mut fields, report),
             metrics_listen: metrics_listen(&mut fields, report),
+            sandbox: sandbox(&mut fields, report),
         };
         let subject = fields.subject.clone();
         for Found { at, value } in fields.left_over() {
@@ -97,11 +101,13 @@ impl Draft {
             fwmark: self.fwmark,
             table: self.table,
             offload: self.offload,
+            clamp_mss: self.clamp_mss,
             workers: self.workers,
             nice: self.nice,
             clients: self.clients,
             sockets: self.sockets,
             metrics_listen: self.metrics_listen,
+            sandbox: self.sandbox,
         })
     }
 }
@@ -194,6 +200,16 @@ fn offload(fields: &mut Fields<'_>, report: &mut Report<'_>) -> bool {
     }
 }
 
+/// On, unless it is switched off.
+fn clamp_mss(fields: &mut Fields<'_>, report: &mut Report<'_>) -> bool {
+    let Some(Found { at, value }) = fields.take("clamp_mss") else { return true };
+    value.as_bool().unwrap_or_else(|| {
+        let remedy = "write true, or false to leave TCP's segments to path MTU discovery";
+        fields.refuse(report, at, "clamp_mss", Flaw::new(describe(&value), remedy));
+        true
+    })
+}
+
 /// "auto" and 0 are the same as absent.
 fn workers(fields: &mut Fields<'_>, report: &mut Report<'_>) -> Option<NonZeroUsize> {
     let word = |text: &str| (text == "auto").then_some(0);
@@ -219,6 +235,20 @@ fn metrics_listen(fields: &mut Fields<'_>, report: &mut Report<'_>) -> Option<So
             let remedy = "write an address and a port, such as \"127.0.0.1:9586\" or \"[::1]:9586\"";
             fields.refuse(report, at, KEY, Flaw::new(format!("{value:?}"), remedy));
             None
+        }
+    }
+}
+
+/// On, unless it is switched off.
+fn sandbox(fields: &mut Fields<'_>, report: &mut Report<'_>) -> bool {
+    let Some(Found { at, value }) = fields.take("sandbox") else { return true };
+    match value.as_str() {
+        Some("on") => true,
+        Some("off") => false,
+        _ => {
+            let remedy = "write \"on\", or \"off\" for a kernel that it does not fit";
+            fields.refuse(report, at, "sandbox", Flaw::new(describe(&value), remedy));
+            true
         }
     }
 }

@@ -86,6 +86,8 @@ pub struct Interface {
     pub table: Table,
     /// `offload = "auto" | "off"`: may many packets travel by one system call?
     pub offload: bool,
+    /// `clamp_mss`: is the MSS of TCP through the tunnel lowered to what its MTU carries?
+    pub clamp_mss: bool,
     /// Data threads for each direction; absent ("auto"): as the machine has cores.
     pub workers: Option<NonZeroUsize>,
     /// Of the data threads, -20 to 19; absent: -10 where the kernel grants it.
@@ -96,6 +98,8 @@ pub struct Interface {
     pub metrics_listen: Option<SocketAddr>,
     /// Who may speak to the control sockets.
     pub sockets: SocketAccess,
+    /// `sandbox = "on" | "off"`: does the daemon give up what it does not need?
+    pub sandbox: bool,
 }
 
 /// `socket_owner`, `socket_group`, `socket_mode`: of both control sockets.

@@ -122,9 +122,11 @@ fn what_is_absent_has_its_default() {
     let zeros = read(&interface("listen_port = 0\nfwmark = \"off\"\ntable = \"off\"")).unwrap().interface;
     assert_eq!((zeros.listen_port, zeros.fwmark, zeros.table), (None, None, Table::Off));
     assert_eq!((zeros.offload, zeros.workers), (true, None), "as if absent");
+    assert!(zeros.clamp_mss && !read(&interface("clamp_mss = false")).unwrap().interface.clamp_mss);
     let plane = |lines: &str| read(&interface(lines)).unwrap().interface;
     let few = plane("offload = \"off\"\nworkers = 3");
     assert_eq!((few.offload, few.workers.map(NonZeroUsize::get)), (false, Some(3)));
+    assert!(zeros.sandbox && plane("sandbox = \"on\"").sandbox && !plane("sandbox = \"off\"").sandbox);
     let auto = plane("offload = \"auto\"\nworkers = \"auto\"");
     assert_eq!((auto.offload, auto.workers, auto.nice), (true, None, None));
     assert_eq!(
@@ -199,9 +201,9 @@ fn an_unknown_key_is_refused_with_the_nearest() {
     refuses(
         &interface("colour = 1"),
         "peer.toml:3: interface.colour: found the unknown key \"colour\"; take it out; the keys here are name, \
-         private_key, private_key_file, listen_port, address, mtu, fwmark, table, offload, workers, nice, \
-         public_endpoint, client_allowed_ips, client_dns, client_mtu, client_keepalive, client_folder, socket_owner, \
-         socket_group, socket_mode, metrics_listen",
+         private_key, private_key_file, listen_port, address, mtu, fwmark, table, offload, clamp_mss, \
+         workers, nice, public_endpoint, client_allowed_ips, client_dns, client_mtu, client_keepalive, client_folder, \
+         socket_owner, socket_group, socket_mode, metrics_listen, sandbox",
     );
 }
 
@@ -585,6 +587,7 @@ fn numbers_out_of_range_are_refused() {
     let port = "write a port from 1 to 65535, or take it out to let the kernel choose";
     let mark = "write a number from 1 to 4294967295, such as 0xca6c, or take it out";
     let offload = "write \"auto\", or \"off\" for one packet a system call";
+    let clamp = "write true, or false to leave TCP's segments to path MTU discovery";
     let workers = "write \"auto\", or how many threads each direction has: 1 to 64";
     let nice = "write a number from -20 (before all others) to 19 (after them), or take it out for -10";
     let table = "write \"auto\", \"off\" or the number of a table, not 0, 253 or 255, which are the kernel's";
@@ -595,6 +598,7 @@ fn numbers_out_of_range_are_refused() {
         ("listen_port = -1", "listen_port: found the number -1", port),
         ("offload = true", "offload: found the truth value true", offload),
         ("offload = \"on\"", "offload: found the text \"on\"", offload),
+        ("clamp_mss = \"on\"", "clamp_mss: found the text \"on\"", clamp),
         ("workers = 65", "workers: found the number 65", workers),
         ("workers = \"many\"", "workers: found the text \"many\"", workers),
         ("nice = -21", "nice: found the number -21", nice),

@@ -13,6 +13,7 @@ pub(super) const INTERFACE: &[&str] = &[
     "fwmark",
     "table",
     "offload",
+    "clamp_mss",
     "workers",
     "nice",
     "public_endpoint",
@@ -25,6 +26,7 @@ pub(super) const INTERFACE: &[&str] = &[
     "socket_group",
     "socket_mode",
     "metrics_listen",
+    "sandbox",
 ];
 /// Keys of `[[peer]]`.
 pub(super) const PEER: &[&str] = &[

@@ -39,6 +39,9 @@ impl Interface {
         if self.mtu != new.mtu {
             lines.push(format!("mtu {}", from_to(self.mtu, new.mtu, true)));
         }
+        if self.clamp_mss != new.clamp_mss {
+            lines.push(format!("clamp_mss {}", from_to(self.clamp_mss, new.clamp_mss, true)));
+        }
         if self.table != new.table {
             lines.push(format!("table {}", from_to(self.table, new.table, true)));
         }
@@ -58,10 +61,12 @@ impl Interface {
     /// A sentence for each key that differs and cannot change while the tunnel runs.
     pub fn cannot_become(&self, new: &Interface) -> Vec<String> {
         let offload = |on: bool| if on { "auto" } else { "off" };
+        let sandbox = |on: bool| if on { "on" } else { "off" };
         let workers = |interface: &Interface| interface.workers.map_or("auto".to_owned(), |n| n.to_string());
         let nice = |interface: &Interface| interface.nice.map_or("absent".to_owned(), |n| n.to_string());
         let keys = [
             ("name", self.name.clone(), new.name.clone()),
+            ("sandbox", sandbox(self.sandbox).to_owned(), sandbox(new.sandbox).to_owned()),
             ("offload", offload(self.offload).to_owned(), offload(new.offload).to_owned()),
             ("workers", workers(self), workers(new)),
             ("nice", nice(self), nice(new)),

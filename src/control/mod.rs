@@ -27,10 +27,17 @@ mod sockets;
 mod trace;
 pub mod uapi;
 
-pub use request::{InterfaceSample, InterfaceStatus, NotReloaded, Operation, Reloaded, Request, SetError};
+pub use request::{
+    InterfaceSample, InterfaceStatus, NotReloaded, Operation, Reloaded, Request, Sandbox, SetError,
+};
 pub use server::ControlServer;
-pub use sockets::{Access, ControlError, Holder};
+pub use sockets::{Access, ControlError, Holder, make_folder};
 pub use trace::Tracing;
+
+/// Where the sockets of all interfaces are: those that `wg` knows, and our own.
+pub fn folders(run_dir: &std::path::Path) -> [std::path::PathBuf; 2] {
+    ["wireguard", "vpnd"].map(|name| run_dir.join(name))
+}
 
 /// Asks the daemon for everything; `None` if it is gone.
 async fn status(requests: &tokio::sync::mpsc::Sender<Request>) -> Option<InterfaceStatus> {

@@ -62,6 +62,8 @@ pub struct InterfaceStatus {
     pub now: std::time::Duration,
     /// How it is operated.
     pub operation: Operation,
+    /// What the process may do.
+    pub sandbox: Sandbox,
     /// Boot time now: what [`crate::forward::Evidence::at`] is measured against.
     pub boot: Time,
 }
@@ -105,6 +107,27 @@ pub struct Operation {
     pub put_back_last: Option<String>,
     /// Another program removes them again and again: they are put back less and less often.
     pub contested: bool,
+}
+
+/// What is in force of the sandbox.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sandbox {
+    /// False: the file switched it off.
+    pub on: bool,
+    /// What becomes of whoever makes a system call that is not on the list ("kill"); none: there is no list.
+    pub seccomp: Option<String>,
+    /// Version of Landlock that keeps files away; none: it does not.
+    pub landlock: Option<i32>,
+    /// Can no program give more privileges?
+    pub no_new_privileges: bool,
+    /// Capabilities in effect, as the kernel names them, sorted.
+    pub capabilities: Vec<String>,
+    /// Can none come back?
+    pub bounding_set_empty: bool,
+    /// Is the private key in a page of its own, locked and not dumped?
+    pub key_page: bool,
+    /// What should be in force and is not, and why: a line for people for each.
+    pub missing: Vec<String>,
 }
 
 /// Why a set failed; becomes an `errno=` line.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::{InterfaceStatus, Operation, explain};
+use super::{InterfaceStatus, Operation, Sandbox, explain};
 use crate::forward::{Evidence, PeerId, Refusal, Time};
 use crate::noise::PublicKey;
 use crate::tunnel::PeerStatus;
@@ -30,10 +30,15 @@ pub struct StatusReport<P = Vec<PeerReport>> {
     pub mtu: u16,
     /// Are cookies demanded?
     pub under_load: bool,
+    /// SYNs of TCP whose MSS was lowered to what the tunnel carries.
+    pub mss_clamped: u64,
     /// Wall time of this report, in Unix seconds.
     pub now: f64,
     /// Reloads, what was changed by hand, and what others did to the device.
     pub operation: Operation,
+    /// What is in force of the sandbox.
+    #[serde(default)]
+    pub sandbox: Sandbox,
     /// In the order in which they were made.
     pub peers: P,
     /// What was refused at least once, by reason.
@@ -143,8 +148,10 @@ impl<'a> From<&'a InterfaceStatus> for StatusReport<Peers<'a>> {
             fwmark: status.fwmark,
             mtu: status.mtu,
             under_load: tunnel.under_load,
+            mss_clamped: tunnel.mss_clamped,
             now: status.now.as_secs_f64(),
             operation: status.operation.clone(),
+            sandbox: status.sandbox.clone(),
             peers: Peers(&tunnel.peers),
             refusals: refused.collect(),
         }

@@ -34,8 +34,9 @@ impl ControlServer {
         requests: mpsc::Sender<Request>,
         events: Events,
     ) -> Result<ControlServer, ControlError> {
-        let (wg, wg_file) = listen(&run_dir.join("wireguard"), name, access).await?;
-        let (web, web_file) = listen(&run_dir.join("vpnd"), name, access).await?;
+        let [wg, web] = super::folders(run_dir);
+        let (wg, wg_file) = listen(&wg, name, access).await?;
+        let (web, web_file) = listen(&web, name, access).await?;
         let paths = [wg_file.path().to_owned(), web_file.path().to_owned()];
         let mut loops = JoinSet::new();
         let (budget, asker) = (Budget::new(), requests.clone());

@@ -271,7 +271,7 @@ fn check_name(name: &str) -> Result<(), ControlError> {
 }
 
 /// Everybody may enter; the mode of a folder that is there already is its owner's choice.
-fn make_folder(folder: &Path) -> Result<(), ControlError> {
+pub fn make_folder(folder: &Path) -> Result<(), ControlError> {
     if folder.is_dir() {
         return Ok(());
     }

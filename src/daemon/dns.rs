@@ -10,6 +10,7 @@ use std::{
 use rand_core::Rng;
 use tokio::time::timeout;
 
+use super::attendants::names::Names;
 use crate::{plane::udp, sys::random::os_rng};
 
 /// How long each server may take.
@@ -28,8 +29,8 @@ enum Kind {
 }
 
 /// Asks the servers in turn until one knows an address. Those that can be reached from here come first.
-pub(super) async fn look_up(host: &str, mark: u32) -> io::Result<Vec<IpAddr>> {
-    let text = std::fs::read_to_string("/etc/resolv.conf")?;
+pub(super) async fn look_up(host: &str, mark: u32, names: &Names) -> io::Result<Vec<IpAddr>> {
+    let text = names.servers().await?;
     let mut outcome = Err(io::Error::new(io::ErrorKind::NotFound, "no name server in /etc/resolv.conf"));
     for server in servers(&text).into_iter().take(SERVERS) {
         match timeout(PATIENCE, ask(server, host, mark)).await {

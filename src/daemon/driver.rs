@@ -13,7 +13,7 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::{
-    DaemonClock, DaemonError, Ended, Options, ReadConfig, Started,
+    Around, DaemonClock, DaemonError, Ended, Options, ReadConfig, Started,
     drift::Drift,
     events::Events,
     failed,
@@ -86,6 +86,7 @@ pub(super) struct Driver<'a> {
     whereabouts: Whereabouts,
     timestamps: Timestamps,
     state_dir: PathBuf,
+    around: Around,
 }
 
 /// What ended one wait.
@@ -129,12 +130,16 @@ impl<'a> Driver<'a> {
             events,
             timestamps,
             whereabouts,
+            around,
         } = started;
         let watched = (baseline.hooks.clone(), baseline.interface.metrics_listen);
         Ok(Self {
             name,
             fwmark: plan.fwmark.unwrap_or(0),
-            settings: PlaneSettings::new(plan.mtu),
+            settings: PlaneSettings {
+                clamp_mss: baseline.interface.clamp_mss,
+                ..PlaneSettings::new(plan.mtu)
+            },
             plan,
             own_table,
             port_chosen: baseline.interface.listen_port.is_none(),
@@ -165,6 +170,7 @@ impl<'a> Driver<'a> {
             whereabouts,
             timestamps,
             state_dir: options.state_dir.clone(),
+            around,
         })
     }
 
@@ -188,6 +194,7 @@ impl<'a> Driver<'a> {
                     Asked::Reload => Woken::Reload,
                 },
                 fatal = self.plane.failed() => Woken::Failed(fatal.into()),
+                () = self.around.names.ended() => Woken::Failed(DaemonError::TaskEnded("name service")),
                 () = &mut lost_device => Woken::Failed(DaemonError::DeviceLost(name.clone())),
                 error = self.control.failed() => Woken::Failed(error.into()),
                 Some(request) = self.requests.recv() => Woken::Request(request),
@@ -236,6 +243,7 @@ impl<'a> Driver<'a> {
     /// Stops the data threads; the device vanishes with them, unless it is kept.
     pub(super) async fn stop(self, ended: &Result<Ended, DaemonError>) {
         self.plane.stop();
+        self.events.end().await;
         // The next process does not wait for a disk.
         if !matches!(ended, Ok(Ended::HandedOver)) {
             self.timestamps.close(self.tunnel.newest_timestamp()).await;
@@ -386,13 +394,20 @@ impl<'a> Driver<'a> {
         let mtu = bytes(mtus.device);
         let route_mtus =
             mtus.routes.iter().copied().map(bytes).filter(|one| (1..mtu).contains(one)).collect();
-        let settings = PlaneSettings { mtu, route_mtus };
+        let settings = PlaneSettings { mtu, route_mtus, clamp_mss: self.settings.clamp_mss };
         if settings == self.settings {
             return;
         }
         info!(mtu, routes = ?settings.route_mtus, "the MTU of the device, or of a route to it, was changed");
         self.plane.set(settings.clone());
         self.settings = settings;
+    }
+
+    fn clamp_mss(&mut self, clamp: bool) {
+        if self.settings.clamp_mss != clamp {
+            self.settings.clamp_mss = clamp;
+            self.plane.set(self.settings.clone());
+        }
     }
 
     fn answer(&mut self, request: Request) {
@@ -538,6 +553,7 @@ impl<'a> Driver<'a> {
                 contested: self.drift.is_contested() || self.displaced.is_some(),
                 ..self.operation.clone()
             },
+            sandbox: self.around.sandbox.report().clone(),
             now: now.wall,
             boot: now.boot,
         }

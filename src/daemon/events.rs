@@ -1,7 +1,7 @@
 //! What happened, once, for everybody: the log, the ring that `vpnd events` reads, and the hooks.
 //! Whoever has something to tell calls [`Events::record`].
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use tokio::time::Instant;
 use tracing::field::display;
@@ -22,14 +22,14 @@ pub(super) struct Events {
     told: events::Events,
     /// The log goes to the journal, which wants every field; lines for people have the sentence and the peer.
     fields: bool,
-    hooks: Option<Hooks>,
+    hooks: Hooks,
     refused: Watch,
     clock: Clock,
 }
 
 impl Events {
     /// `told`: what the control socket reads from.
-    pub(super) fn new(told: events::Events, hooks: Option<Hooks>, fields: bool) -> Self {
+    pub(super) fn new(told: events::Events, hooks: Hooks, fields: bool) -> Self {
         Self { told, fields, hooks, refused: Watch::new(), clock: Clock }
     }
 
@@ -38,18 +38,17 @@ impl Events {
         let time = self.clock.now().wall.as_secs_f64();
         let event = self.told.record(time, who.as_ref(), what);
         self.log(&event);
-        if let Some(hooks) = &mut self.hooks {
-            hooks.happened(&event);
-        }
+        self.hooks.happened(&event);
     }
 
     /// Other commands from now on; those that run have a moment to end.
-    pub(super) fn set_hooks(&mut self, hooks: &[Hook]) -> io::Result<()> {
-        let new = Hooks::start(hooks, &self.told)?;
-        if let Some(old) = std::mem::replace(&mut self.hooks, new) {
-            old.retire();
-        }
-        Ok(())
+    pub(super) async fn set_hooks(&mut self, hooks: &[Hook]) -> Result<(), String> {
+        self.hooks.set(hooks).await
+    }
+
+    /// Nothing more happens: hooks that run have a moment to end.
+    pub(super) async fn end(&self) {
+        self.hooks.farewell().await;
     }
 
     /// The name of an event as a field of a line that tells of it, if the log wants fields.
@@ -70,17 +69,11 @@ impl Events {
         }
     }
 
-    /// Resolves when it is time for [`Self::look_at_refusals`]; with an error if the hooks' thread has ended.
+    /// Resolves when it is time for [`Self::look_at_refusals`]; with an error if the hooks' process has ended.
     pub(super) async fn due(&mut self) -> Result<(), DaemonError> {
-        let hooks_ended = async {
-            match &mut self.hooks {
-                Some(hooks) => hooks.ended().await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             () = self.refused.due(self.told.attended(), self.told.has_listeners()) => Ok(()),
-            () = hooks_ended => Err(DaemonError::TaskEnded("hooks")),
+            () = self.hooks.ended() => Err(DaemonError::TaskEnded("hooks")),
         }
     }
 

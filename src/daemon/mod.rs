@@ -5,6 +5,7 @@
 //! routes, rules → ready. Stop is the same backwards; each step's undo is armed before the next step begins. At a
 //! restart nothing is undone: the service manager keeps the descriptors (`store`) until the next process has them.
 
+mod attendants; // processes beside this one
 mod dns; // a name asked past the tunnel
 mod drift; // when to put back what others removed
 mod driver; // the loop, once all stands, and what changes while it runs
@@ -13,10 +14,12 @@ mod hooks; // commands on events
 mod names; // what is known of an endpoint's name
 mod refused; // counts of refusals become events
 mod resolver; // endpoint names, beside the loop
+mod sandbox; // what this process may do
 mod signals;
 mod store; // descriptors that the service manager keeps
 mod takeover; // start with those
 mod timestamps; // the newest that was sent, on disk
+mod vault; // the private key's page
 mod watchdog; // signs of life
 mod whereabouts; // where peers are, for the next process
 
@@ -30,23 +33,25 @@ use std::{
 };
 
 use tokio::sync::{Notify, mpsc};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::{
     config::{Baseline, Config, SocketAccess, followed},
     control::{self, Access, ControlError, ControlServer, Request, events::What},
-    forward::{Forward, carrier::packets_of_a_send},
+    forward::{Forward, aead, carrier::packets_of_a_send},
     host::{Host, HostError, Plan},
     noise::Tai64n,
-    plane::{Clock, Fatal, Offload, Plane, PlaneSettings, Threads, TunDevice, Workers},
+    plane::{Clock, Errors, Fatal, Offload, Plane, PlaneSettings, Threads, TunDevice, Workers},
     sys,
     tunnel::{ChangeError, Now, Timing, Tunnel},
 };
 
+use attendants::{Outside, names::Names};
 use driver::Driver;
 use events::Events;
 use hooks::Hooks;
 use resolver::Resolver;
+use sandbox::Sandbox;
 use signals::{End, Signals};
 use store::{Inherited, Store};
 use takeover::Kept;
@@ -56,15 +61,21 @@ use whereabouts::Whereabouts;
 /// How long a default route waits for endpoint names: behind it, only servers on the link and those that are asked
 /// past the tunnel can answer.
 const NAMES_FIRST: Duration = Duration::from_secs(5);
+/// The same without one: who starts after us sends at once, and a name that is known nearby is told by then.
+const NAMES_SOON: Duration = Duration::from_secs(1);
 
 /// Reads the file again: the configuration, or all that is wrong with it as `vpnd check` says it.
 pub type ReadConfig = Arc<dyn Fn() -> Result<Config, String> + Send + Sync>;
+
+pub use attendants::{Attendants, ReadHooks};
 
 /// What the command line says beside the file.
 #[derive(Clone)]
 pub struct Options {
     /// For a reload.
     pub read_config: ReadConfig,
+    /// What was read: the file, and the key files that it names. A reload finds others in the same folders alone.
+    pub files: Vec<PathBuf>,
     /// Where `wireguard/` and `vpnd/` with the control sockets are; `/run`.
     pub run_dir: PathBuf,
     /// Where the newest timestamp is kept; `/var/lib/vpnd`.
@@ -138,8 +149,14 @@ pub fn wall_clock() -> Duration {
 
 /// Runs a tunnel in the foreground until SIGTERM, SIGINT, or something that cannot be mended. Leaves nothing
 /// behind, whatever ends it: after a panic the rules are swept by a fresh connection.
-pub fn run(config: Config, options: Options) -> Result<(), DaemonError> {
+///
+/// To be called while there is one thread: the sandbox binds those that come after it.
+pub fn run(config: Config, options: Options, attendants: Attendants) -> Result<(), DaemonError> {
     sys::process::forbid_core_dumps().map_err(failed("switch core dumps off"))?;
+    // While nothing is locked in memory yet: what opening the library touches can go again.
+    let sealed_by = aead::implementation();
+    debug!(sealed_by, "data packets");
+    let sandbox = Sandbox::enter(&config, &options);
     if !sys::process::keep_out_of_swap().unwrap_or(false) {
         info!("keys may be swapped out: locked memory is limited (LimitMEMLOCK= of a service)");
     }
@@ -147,7 +164,8 @@ pub fn run(config: Config, options: Options) -> Result<(), DaemonError> {
         .enable_all()
         .build()
         .map_err(failed("start the runtime"))?;
-    let ended = unless_it_panics(AssertUnwindSafe(|| runtime.block_on(run_until_stopped(config, options))));
+    let run = || runtime.block_on(run_until_stopped(config, options, sandbox, attendants));
+    let ended = unless_it_panics(AssertUnwindSafe(run));
     // A name that is being looked up must not hold the exit back.
     runtime.shutdown_background();
     ended
@@ -192,11 +210,21 @@ pub fn give_up_inherited() {
     }
 }
 
-async fn run_until_stopped(config: Config, options: Options) -> Result<(), DaemonError> {
+async fn run_until_stopped(
+    config: Config,
+    options: Options,
+    sandbox: Sandbox,
+    attendants: Attendants,
+) -> Result<(), DaemonError> {
     let name = config.interface.name.clone();
+    let (names, outside) = attendants.attach().map_err(failed("speak to the processes beside the daemon"))?;
+    if sandbox.report().on {
+        names.confine().await.map_err(failed("confine the name service"))?;
+    }
+    let around = Around { names, outside, sandbox };
     let host = Host::open().await?;
     let (mut store, inherited) = Store::open();
-    let result = serve(config, &options, &host, &mut store, inherited).await;
+    let result = serve(config, &options, &host, &mut store, inherited, around).await;
     if let Ok(Ended::HandedOver) = result {
         info!(
             interface = name,
@@ -216,17 +244,25 @@ async fn run_until_stopped(config: Config, options: Options) -> Result<(), Daemo
     Ok(())
 }
 
+/// What is around the tunnel in this process, and beside it.
+struct Around {
+    names: Names,
+    outside: Outside,
+    sandbox: Sandbox,
+}
+
 async fn serve(
     config: Config,
     options: &Options,
     host: &Host,
     store: &mut Store,
     inherited: Inherited,
+    around: Around,
 ) -> Result<Ended, DaemonError> {
     let mut signals = Signals::new()?;
     let name = config.interface.name.clone();
     let started = tokio::select! {
-        started = start(config, options, host, store, inherited) => started?,
+        started = start(config, options, host, store, inherited, around) => started?,
         // What was made so far goes with the future that made it.
         end = signals.end() => {
             info!(signal = end.name(), "stopping before it was ready");
@@ -257,6 +293,7 @@ struct Started {
     events: Events,
     timestamps: Timestamps,
     whereabouts: Whereabouts,
+    around: Around,
 }
 
 async fn start(
@@ -265,6 +302,7 @@ async fn start(
     host: &Host,
     store: &mut Store,
     mut inherited: Inherited,
+    mut around: Around,
 ) -> Result<Started, DaemonError> {
     let name = config.interface.name.as_str();
     let offload = if config.interface.offload { Offload::Auto } else { Offload::Off }.tested();
@@ -274,12 +312,13 @@ async fn start(
     }
     let (request_sender, requests) = mpsc::channel(16);
     let told = control::events::Events::new(name);
-    let access = access(&config.interface.sockets)?;
+    let access = access(&config.interface.sockets, &around.names).await?;
     let mut control =
         ControlServer::serve(name, &options.run_dir, access, request_sender, told.clone()).await?;
     serve_metrics(&mut control, config.interface.metrics_listen)?;
-    let (plan, own_table) = make_plan(&config, host, kept.as_ref()).await?;
-    let sockets = takeover::sockets(&config, plan.fwmark.unwrap_or(0), store, &mut inherited).await?;
+    let (plan, own_table) = make_plan(&config, host, kept.as_ref(), &around.outside).await?;
+    let mark = plan.fwmark.unwrap_or(0);
+    let sockets = takeover::sockets(&config, mark, store, &mut inherited, &around.outside).await?;
     let port = sockets.port();
     let is_kept = kept.is_some();
     let tun = match kept {
@@ -288,25 +327,30 @@ async fn start(
             .map_err(failed(format!("make the TUN device {name}")))?,
     };
 
+    let mut whereabouts = open_whereabouts(&config, store, &mut inherited)?;
+    let errors = Some(Errors::open());
+    // All is made that takes more than what a running tunnel needs.
+    around.sandbox.narrow();
     let wake = Arc::new(Notify::new());
     let mut timestamps = Timestamps::open(&options.state_dir, config.interface.private_key.public_key());
-    let mut whereabouts = open_whereabouts(&config, store, &mut inherited)?;
     // The process before us knew to the step what the disk knows in advance.
     let floor = whereabouts.sent_with(timestamps.key()).unwrap_or(timestamps.kept());
     if is_kept {
         timestamps.expect(Tai64n::from_unix(options.clock().now().wall).max(floor.next()));
     }
     let mut tunnel = build_tunnel(&config, options, floor, &wake)?;
-    let mut resolver = Resolver::new(followed(&config.peers), plan.fwmark.unwrap_or(0));
+    let mut resolver = Resolver::new(followed(&config.peers), mark, around.names.clone());
     resume(&mut whereabouts, &mut tunnel, &mut resolver);
-    let settings = PlaneSettings::new(config.interface.mtu);
+    let clamp_mss = config.interface.clamp_mss;
+    let settings = PlaneSettings { clamp_mss, ..PlaneSettings::new(config.interface.mtu) };
     let workers = config.interface.workers.map_or(Workers::Auto, Workers::EachWay);
-    let threads = Threads { workers, nice: config.interface.nice };
+    let confined = around.sandbox.confines();
+    let threads = Threads { workers, nice: config.interface.nice, errors, confined };
     let plane = Plane::start(tunnel.forward().clone(), tun, sockets, settings, threads)
         .map_err(failed("start the data threads"))?;
     // Where the routes are there already, waiting would win nothing.
-    if !plan.rules.is_empty() && !is_kept {
-        resolver.first_round(NAMES_FIRST).await;
+    if !is_kept {
+        resolver.first_round(if plan.rules.is_empty() { NAMES_SOON } else { NAMES_FIRST }).await;
     }
     host.apply(&plan).await?;
     info!(
@@ -314,11 +358,15 @@ async fn start(
         port,
         peers = config.peers.len(),
         mtu = config.interface.mtu,
+        sealed_by = aead::implementation(),
         public_key = %config.interface.private_key.public_key(),
         event = options.journal.then_some("started"),
         "up"
     );
-    let hooks = Hooks::start(&config.hooks, &told).map_err(failed("start the thread of the hooks"))?;
+    let mut hooks = Hooks::new(around.outside.clone(), &told);
+    if let Err(why) = hooks.set(&config.hooks).await {
+        warn!(why, "hooks are not run: the process that runs them cannot read the file");
+    }
     let mut events = Events::new(told, hooks, options.journal);
     events.record(None, What::Started { port, peers: config.peers.len() });
     let baseline = Baseline::from(config);
@@ -336,6 +384,7 @@ async fn start(
         events,
         timestamps,
         whereabouts,
+        around,
     })
 }
 
@@ -350,29 +399,41 @@ fn serve_metrics(control: &mut ControlServer, at: Option<SocketAddr>) -> Result<
 }
 
 /// Names of users and groups → their numbers.
-fn access(sockets: &SocketAccess) -> Result<Access, DaemonError> {
-    let number = |key: &'static str, name: &Option<String>, look_up: fn(&str) -> io::Result<Option<u32>>| {
-        let Some(name) = name else { return Ok(None) };
-        if let Ok(number) = name.parse() {
-            return Ok(Some(number));
-        }
-        let found = look_up(name).map_err(failed(format!("look up {name:?} (interface.{key})")))?;
-        found.map(Some).ok_or_else(|| DaemonError::Nobody { key, name: name.clone() })
-    };
+async fn access(sockets: &SocketAccess, names: &Names) -> Result<Access, DaemonError> {
     Ok(Access {
-        owner: number("socket_owner", &sockets.owner, sys::users::user)?,
-        group: number("socket_group", &sockets.group, sys::users::group)?,
+        owner: number("socket_owner", &sockets.owner, async |name| names.user(name).await).await?,
+        group: number("socket_group", &sockets.group, async |name| names.group(name).await).await?,
         mode: sockets.mode,
     })
 }
 
+async fn number(
+    key: &'static str,
+    name: &Option<String>,
+    look_up: impl AsyncFn(&str) -> io::Result<Option<u32>>,
+) -> Result<Option<u32>, DaemonError> {
+    let Some(name) = name else { return Ok(None) };
+    if let Ok(number) = name.parse() {
+        return Ok(Some(number));
+    }
+    let found = look_up(name).await.map_err(failed(format!("look up {name:?} (interface.{key})")))?;
+    found.map(Some).ok_or_else(|| DaemonError::Nobody { key, name: name.clone() })
+}
+
 /// What the host is to look like, and the table that is ours, if it takes one; with a device that was kept, as like it
 /// did as the file allows.
-async fn make_plan(config: &Config, host: &Host, kept: Option<&Kept>) -> Result<(Plan, u32), DaemonError> {
+async fn make_plan(
+    config: &Config,
+    host: &Host,
+    kept: Option<&Kept>,
+    outside: &Outside,
+) -> Result<(Plan, u32), DaemonError> {
     let name = config.interface.name.as_str();
     if kept.is_none()
         && let Some(holder) = host.device_exists(name).await?
     {
+        // Who has it shows only to those who may look.
+        let holder = outside.holder_of_device(name).await.unwrap_or(holder);
         return Err(DaemonError::NameTaken { name: name.into(), holder });
     }
     let own_table = match kept.and_then(|kept| kept.own_table) {
@@ -420,6 +481,7 @@ fn build_tunnel(
     let waker = wake.clone();
     let forward = Forward::new(Box::new(move || waker.notify_one()));
     let mut tunnel = Tunnel::new(forward, options.timing, Box::new(sys::random::os_rng()));
+    tunnel.keep_key_in(Box::new(vault::page));
     tunnel.never_before(floor);
     let now = options.clock().now();
     for change in config.changes() {

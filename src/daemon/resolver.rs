@@ -18,7 +18,7 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
-use super::{dns, names::Name};
+use super::{attendants::names::Names, dns, names::Name};
 use crate::{
     config::{EndpointName, Followed},
     noise::PublicKey,
@@ -34,6 +34,8 @@ pub(super) struct Resolver {
     names: HashMap<PublicKey, Name>,
     /// The tunnel's own mark, 0: none.
     mark: u32,
+    /// Who knows what the system's resolver knows.
+    service: Names,
     queue: VecDeque<PublicKey>,
     running: JoinSet<LookedUp>,
     changes: VecDeque<PeerChange>,
@@ -44,10 +46,11 @@ type LookedUp = (PublicKey, EndpointName, io::Result<Vec<SocketAddr>>);
 
 impl Resolver {
     /// Asks for all these names.
-    pub(super) fn new(names: Followed, mark: u32) -> Self {
+    pub(super) fn new(names: Followed, mark: u32, service: Names) -> Self {
         let mut resolver = Self {
             names: HashMap::new(),
             mark,
+            service,
             queue: VecDeque::new(),
             running: JoinSet::new(),
             changes: VecDeque::new(),
@@ -178,7 +181,8 @@ impl Resolver {
             let Some(key) = self.queue.pop_front() else { return };
             let Some(name) = self.names.get(&key) else { continue };
             let (host, port, mark, asked) = (name.host.clone(), name.port, self.mark, name.endpoint());
-            self.running.spawn(async move { (key, asked, look_up(&host, port, mark).await) });
+            let service = self.service.clone();
+            self.running.spawn(async move { (key, asked, look_up(&host, port, mark, &service).await) });
         }
     }
 
@@ -212,14 +216,14 @@ impl Resolver {
 }
 
 /// Both ways to ask; the first that knows an address. An error is the system's.
-async fn look_up(host: &str, port: u16, mark: u32) -> io::Result<Vec<SocketAddr>> {
-    let system = async { Ok(tokio::net::lookup_host((host, port)).await?.collect()) };
+async fn look_up(host: &str, port: u16, mark: u32, service: &Names) -> io::Result<Vec<SocketAddr>> {
+    let system = service.host(host, port);
     if mark == 0 {
         return system.await;
     }
     let past_the_tunnel = async {
         sleep(HEAD_START).await;
-        let found = dns::look_up(host, mark).await?;
+        let found = dns::look_up(host, mark, service).await?;
         Ok(found.into_iter().map(|address| SocketAddr::new(address, port)).collect())
     };
     first_success(system, past_the_tunnel).await
@@ -261,6 +265,7 @@ mod tests {
         let mut resolver = Resolver {
             names: HashMap::from([(key, Name::new(host.to_owned(), 4711))]),
             mark: 0,
+            service: Names::here(),
             queue: VecDeque::new(),
             running: JoinSet::new(),
             changes: VecDeque::new(),

@@ -10,7 +10,9 @@ use std::{
 use tracing::info;
 
 use super::{
-    DaemonError, failed,
+    DaemonError,
+    attendants::Outside,
+    failed,
     store::{Inherited, Name, Store},
 };
 use crate::{
@@ -73,6 +75,7 @@ pub(super) async fn sockets(
     fwmark: u32,
     store: &mut Store,
     inherited: &mut Inherited,
+    outside: &Outside,
 ) -> Result<UdpSockets, DaemonError> {
     let port = config.interface.listen_port.unwrap_or(0);
     let attempted = || match port {
@@ -84,7 +87,10 @@ pub(super) async fn sockets(
         if v6.is_some() {
             store.refused(Name::Udp6, "there is none for IPv4 beside it");
         }
-        return UdpSockets::bind(port, fwmark).map_err(failed(attempted()));
+        return match UdpSockets::bind(port, fwmark) {
+            Ok(sockets) => Ok(sockets),
+            Err(error) => Err(failed(attempted())(outside.explain_port(port, error).await)),
+        };
     };
     match UdpSockets::adopt(v4, v6, port, fwmark) {
         Ok(sockets) => {
@@ -104,7 +110,8 @@ pub(super) async fn sockets(
                 tokio::time::sleep(PAUSE).await;
                 waited += PAUSE;
             }
-            done => return done.map_err(failed(attempted())),
+            Ok(sockets) => return Ok(sockets),
+            Err(error) => return Err(failed(attempted())(outside.explain_port(port, error).await)),
         }
     }
 }

@@ -1,5 +1,6 @@
-//! ChaCha20-Poly1305 for data packets: `aws-lc-rs` with the feature `fast-aead`, else `chacha20poly1305`.
-//! The nonce is 4 zero bytes and the little-endian counter; there is no additional data.
+//! ChaCha20-Poly1305 for data packets. With the feature `fast-aead`: `intel-ipsec-mb` where the machine has it (feature
+//! `ipsec-mb`), else `aws-lc-rs`; without it `chacha20poly1305`. The nonce is 4 zero bytes and the little-endian counter;
+//! there is no additional data.
 
 #[cfg(feature = "fast-aead")]
 mod fast;
@@ -8,11 +9,15 @@ mod fast;
 mod portable;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "ipsec-mb")]
+mod wide;
 
-#[cfg(feature = "fast-aead")]
+#[cfg(all(feature = "fast-aead", not(feature = "ipsec-mb")))]
 use fast::Cipher;
 #[cfg(not(feature = "fast-aead"))]
 use portable::Cipher;
+#[cfg(feature = "ipsec-mb")]
+use wide::Cipher;
 
 use crate::wire::message::TAG_LEN;
 
@@ -37,6 +42,17 @@ impl Key {
     pub fn open<'a>(&self, counter: u64, sealed: &'a mut [u8]) -> Result<&'a mut [u8], Forged> {
         self.0.open(nonce(counter), &[], sealed)
     }
+}
+
+/// Which library seals in this process, for people.
+pub fn implementation() -> String {
+    #[cfg(feature = "ipsec-mb")]
+    return match wide::library() {
+        Ok(library) => format!("intel-ipsec-mb {} (AVX-512)", library.version()),
+        Err(why_not) => format!("aws-lc ({why_not})"),
+    };
+    #[cfg(not(feature = "ipsec-mb"))]
+    return if cfg!(feature = "fast-aead") { "aws-lc" } else { "chacha20poly1305" }.to_owned();
 }
 
 /// Paper, section 5.4.6: 32 zero bits, then the 64-bit little-endian counter.

@@ -6,10 +6,8 @@ use std::{
     sync::Arc,
 };
 
-use bytes::Bytes;
-
 use super::{
-    Endpoint, Evidence, Forward, HandshakeDatagram, Peer, Raised, Refusal, Session, Time,
+    Endpoint, Evidence, Forward, Peer, Raised, Refusal, Session, Time,
     coalesce::{Coalescer, Delivery, Merge},
     session::REJECT_AFTER_MESSAGES,
     tap::{Nobody, Observer},
@@ -18,6 +16,7 @@ use crate::wire::{
     ecn::{self, Ecn},
     ip,
     message::{self, Index, Kind, TRANSPORT_HEADER_LEN, TransportHeader},
+    mss::Checksum,
 };
 
 /// What one receive call left in a buffer: one datagram, or several that the kernel put together (UDP_GRO).
@@ -118,9 +117,7 @@ impl Forward {
             observer.arrives(number, datagram);
             let fit = match message::classify(datagram) {
                 Ok(Kind::Transport) => self.transport(origin, &mut run, datagram),
-                Ok(Kind::Initiation | Kind::Response | Kind::CookieReply) => {
-                    self.handshake(origin, datagram).map(|()| None)
-                }
+                Ok(kind) => self.handshake(origin, kind, datagram).map(|()| None),
                 Err(_) => Err(self.refuse(origin, Refusal::Malformed, Evidence::default())),
             };
             let peer = run.as_ref().map(|run| &*run.peer);
@@ -149,14 +146,13 @@ impl Forward {
         self.refusals.count(Refusal::Oversized, evidence);
     }
 
-    /// For the upper half. A full queue is seen before the copy is made: a flood costs no memory.
-    fn handshake(&self, origin: Origin<'_>, datagram: &[u8]) -> Result<(), Counted> {
-        if self.handshakes.is_full() {
-            return Err(self.refuse(origin, Refusal::HandshakeQueueFull, Evidence::default()));
+    /// For the upper half, if it is meant for our key.
+    fn handshake(&self, origin: Origin<'_>, kind: Kind, datagram: &[u8]) -> Result<(), Counted> {
+        let refuse = |why| self.refuse(origin, why, Evidence::default());
+        if kind != Kind::CookieReply && !self.handshakes.is_for_us(datagram) {
+            return Err(refuse(Refusal::Mac1));
         }
-        let bytes = Bytes::copy_from_slice(datagram);
-        self.push_handshake(HandshakeDatagram { from: *origin.from, bytes });
-        Ok(())
+        self.push_handshake(origin.from, kind, datagram).map_err(refuse)
     }
 
     /// Length of the inner packet, which then stands behind the transport header; `None` of a keepalive.
@@ -256,6 +252,7 @@ impl Forward {
         if marked != header.ecn {
             ecn::mark(packet, marked);
         }
+        self.mss.apply(packet, Checksum::Whole);
         Ok(packet.len())
     }
 

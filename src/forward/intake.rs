@@ -37,6 +37,12 @@ impl Intake {
         &self.bytes[self.used + PACKET_OFFSET - VNET_HEADER_LEN..][..len.min(MAX_READ)]
     }
 
+    /// Its packet, to be altered.
+    pub(super) fn packet_of_frame(&mut self, len: usize) -> &mut [u8] {
+        let start = self.used + PACKET_OFFSET;
+        &mut self.bytes[start..start + len.min(MAX_READ).saturating_sub(VNET_HEADER_LEN)]
+    }
+
     /// Keeps the packet of that frame; where it is.
     pub(super) fn keep(&mut self, len: usize) -> Range<usize> {
         let start = self.used + PACKET_OFFSET;

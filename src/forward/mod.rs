@@ -11,8 +11,10 @@ mod aligned;
 pub mod allowed_ips;
 pub mod carrier;
 pub mod coalesce;
+pub mod handshakes;
 pub mod inbound;
 pub mod intake;
+pub mod mss;
 pub mod outbound;
 mod padding;
 pub mod pause;
@@ -35,15 +37,17 @@ use std::sync::{
 };
 
 use arc_swap::ArcSwap;
-use crossbeam_queue::{ArrayQueue, SegQueue};
+use crossbeam_queue::SegQueue;
 
 pub use activity::Activity;
 pub use aligned::Aligned;
 pub use allowed_ips::AllowedIps;
 pub use carrier::{Cargo, Carriers};
 pub use coalesce::{Delivery, Merge};
+pub use handshakes::{HANDSHAKE_QUEUE, HandshakeDatagram, Handshakes};
 pub use inbound::{Arrival, Deliveries};
 pub use intake::Intake;
+pub use mss::MssClamp;
 pub use outbound::{Departure, Outbound};
 pub use pause::Pause;
 pub use peer::{Endpoint, Local, Peer, PeerId, Raised};
@@ -54,17 +58,7 @@ pub use time::Time;
 
 use staged::{Budget, STAGED_BYTES};
 
-/// A handshake datagram (or cookie reply) on its way to the upper half.
-#[derive(Debug)]
-pub struct HandshakeDatagram {
-    /// Where it came from, and which of our addresses it came to.
-    pub from: Endpoint,
-    /// The whole datagram, at most 148 bytes.
-    pub bytes: bytes::Bytes,
-}
-
-/// Datagrams that may wait for the upper half (the kernel's MAX_QUEUED_INCOMING_HANDSHAKES).
-pub const HANDSHAKE_QUEUE: usize = 4096;
+use crate::wire::message::Kind;
 
 /// Everything data threads share with the upper half.
 pub struct Forward {
@@ -74,9 +68,12 @@ pub struct Forward {
     pub sessions: Sessions,
     /// What was refused, by reason, with the last evidence.
     pub refusals: Refusals,
+    /// TCP's segments are made to fit.
+    pub mss: MssClamp,
     /// Who looks at packets under way.
     pub tap: Tap,
-    handshakes: ArrayQueue<HandshakeDatagram>,
+    /// On their way to the upper half.
+    pub handshakes: Handshakes,
     /// Each peer stands in it at most once: while its bits are not zero.
     raised: SegQueue<Arc<Peer>>,
     handshakes_bell: Bell,
@@ -93,8 +90,9 @@ impl Forward {
             routes: ArcSwap::default(),
             sessions: Sessions::new(),
             refusals: Refusals::new(),
+            mss: MssClamp::default(),
             tap: Tap::default(),
-            handshakes: ArrayQueue::new(HANDSHAKE_QUEUE),
+            handshakes: Handshakes::new(),
             raised: SegQueue::new(),
             handshakes_bell: Bell::default(),
             raised_bell: Bell::default(),
@@ -102,13 +100,11 @@ impl Forward {
             staging: Budget::new(STAGED_BYTES),
         })
     }
-    /// A handshake datagram for the upper half; a full queue refuses the newest ([`Refusal::HandshakeQueueFull`]).
-    pub fn push_handshake(&self, datagram: HandshakeDatagram) {
-        if let Err(datagram) = self.handshakes.push(datagram) {
-            let evidence = Evidence { from: Some(datagram.from.remote), ..Evidence::default() };
-            self.refusals.count(Refusal::HandshakeQueueFull, evidence);
-        }
+    /// A handshake datagram for the upper half, if there is room for it, and for its source.
+    pub fn push_handshake(&self, from: &Endpoint, kind: Kind, datagram: &[u8]) -> Result<(), Refusal> {
+        let pushed = self.handshakes.push(from, kind, datagram);
         self.handshakes_bell.ring(&self.wake);
+        pushed
     }
     /// Upper half: the next handshake datagram, and how many wait behind it.
     pub fn pop_handshake(&self) -> Option<(HandshakeDatagram, usize)> {

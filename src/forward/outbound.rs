@@ -11,6 +11,7 @@ use crate::{
     wire::{
         icmp, ip,
         message::{TAG_LEN, TRANSPORT_HEADER_LEN, TransportHeader},
+        mss::Checksum,
         outer::Outer,
         vnet::{VNET_HEADER_LEN, VnetHeader},
     },
@@ -116,6 +117,13 @@ impl Forward {
             Err(no_way) => return no_way.into(),
         };
         let segments = segmentation.count();
+        // A SYN is never one of several.
+        if segments == 1 {
+            let unfinished = VnetHeader::parse(vnet).is_ok_and(|vnet| vnet.checksum.is_some());
+            let checksum = if unfinished { Checksum::Unfinished } else { Checksum::Whole };
+            self.mss.apply(intake.packet_of_frame(len), checksum);
+        }
+        let packet = intake.packet_of_frame(len);
         let Some(Reserved { session, counter }) = self.reserve(&way.peer, &segmentation, packet, &bound, now)
         else {
             return Outbound::Staged;

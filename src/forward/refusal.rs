@@ -23,7 +23,7 @@ pub enum Refusal {
     Mac1,
     /// Under load: no valid mac2, so a cookie reply was sent.
     CookieWanted,
-    /// Under load: this source has used up its rate.
+    /// This source has used up its rate, under load, or its part of the queue.
     RateLimited,
     /// More handshake datagrams than the queue holds.
     HandshakeQueueFull,

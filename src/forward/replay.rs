@@ -24,6 +24,11 @@ impl ReplayWindow {
         Self { next: 0, seen: [0; WORDS] }
     }
 
+    /// Was anything seen?
+    pub fn is_touched(&self) -> bool {
+        self.next != 0
+    }
+
     /// Marks `counter` as seen; false if it was seen before, is too old, or is at the limit.
     pub fn accept(&mut self, counter: u64) -> bool {
         if counter >= REJECT_AFTER_MESSAGES || counter + WINDOW + 1 < self.next {

@@ -153,6 +153,10 @@ impl Session {
         // The window is whole between any two statements of its update, so a panic cannot spoil it.
         self.window.0.lock().unwrap_or_else(PoisonError::into_inner).accept(counter)
     }
+    /// Has the peer sealed anything with it?
+    pub fn is_heard(&self) -> bool {
+        self.window.0.lock().unwrap_or_else(PoisonError::into_inner).is_touched()
+    }
     /// An authentic message came; true if it was the first that the peer proved itself with.
     pub(super) fn confirm(&self) -> bool {
         !self.confirmed() && !self.confirmed.swap(true, Ordering::AcqRel)

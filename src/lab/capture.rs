@@ -36,16 +36,22 @@ impl Capture {
     /// Ends, and searches all frames for `needle`.
     pub fn finish(self, needle: &[u8]) -> Result<Captured, LabError> {
         let mut seen = Captured::default();
+        for frame in self.frames()? {
+            seen.frames += 1;
+            seen.longest = seen.longest.max(frame.len());
+            seen.matching += u64::from(frame.windows(needle.len()).any(|part| part == needle));
+        }
+        Ok(seen)
+    }
+
+    /// What was seen since the last call, frame by frame.
+    pub fn frames(&self) -> Result<Vec<Vec<u8>>, LabError> {
+        let mut frames = Vec::new();
         let mut buffer = vec![0; 65_550];
         loop {
             match self.0.receive(&mut buffer) {
-                Ok(length) => {
-                    let frame = &buffer[..length.min(buffer.len())];
-                    seen.frames += 1;
-                    seen.longest = seen.longest.max(length);
-                    seen.matching += u64::from(frame.windows(needle.len()).any(|part| part == needle));
-                }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(seen),
+                Ok(length) => frames.push(buffer[..length.min(buffer.len())].to_vec()),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(frames),
                 Err(e) => return Err(e).attempted(|| "read captured frames".to_owned()),
             }
         }

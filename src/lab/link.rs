@@ -65,6 +65,12 @@ pub fn mtu(namespace: &Namespace, device: &str, mtu: u32) -> Result<(), LabError
         .attempted(|| format!("set the MTU of {device} in {} to {mtu}", namespace.name()))
 }
 
+/// Gives a device this hardware address, in place of the kernel's random one.
+pub fn hardware_address(namespace: &Namespace, device: &str, address: [u8; 6]) -> Result<(), LabError> {
+    change(namespace, device, |link| link.address(address.to_vec()))
+        .attempted(|| format!("set the hardware address of {device} in {}", namespace.name()))
+}
+
 /// Deletes a device.
 pub fn delete(namespace: &Namespace, device: &str) -> Result<(), LabError> {
     converse(namespace.file(), async |handle| {
@@ -133,6 +139,13 @@ pub fn delete_route(
         handle.route().del(route).execute().await
     })
     .attempted(|| format!("delete route {destination} dev {device} in {}", namespace.name()))
+}
+
+/// Does something stand at the other end of the cable (IFF_LOWER_UP)?
+pub fn carrier(namespace: &Namespace, device: &str) -> Result<bool, LabError> {
+    let flags = converse(namespace.file(), async |handle| Ok(find(&handle, device).await?.header.flags))
+        .attempted(|| format!("ask {device} in {} for its carrier", namespace.name()))?;
+    Ok(flags.contains(LinkFlags::LowerUp))
 }
 
 /// The index of a device.

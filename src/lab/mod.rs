@@ -16,6 +16,7 @@ pub mod link; // cables, bridges, addresses, routes, counters
 // private: error, stopwatch, netlink (a conversation inside a namespace), leftovers (what a killed lab left)
 
 mod capture;
+pub mod chapters; // the handbook's labs
 mod control_sockets;
 mod daemon;
 pub mod demo; // two hosts, a vpnd on each, and the measurement
@@ -24,10 +25,12 @@ mod host;
 mod interrupt;
 mod leftovers;
 mod namespace;
+pub mod neighbours; // who is behind which hardware address
 mod netfilter;
 mod netlink;
 pub mod page;
 mod ping;
+pub mod policy; // routes in other tables, and the rules that lead there
 mod process;
 mod render;
 pub mod rootless; // a user namespace, for a lab without root
@@ -35,6 +38,7 @@ mod stations;
 mod stopwatch;
 mod stories;
 mod traffic;
+mod way;
 
 pub use capture::{Capture, Captured};
 pub use control_sockets::{is_listening, with_control_sockets};

@@ -106,7 +106,8 @@ impl Counters {
     }
 }
 
-fn program() -> Option<&'static str> {
+/// Where nft is.
+pub(super) fn program() -> Option<&'static str> {
     let runs = |program: &&str| {
         let mut command = std::process::Command::new(program);
         command.arg("--version").stdout(std::process::Stdio::null()).status().is_ok_and(|s| s.success())

@@ -13,7 +13,7 @@ use std::{fmt, sync::OnceLock};
 use rand_core::CryptoRng;
 
 use super::{
-    Identity, PresharedKey, PrivateKey, PublicKey, SessionKeys, Tai64n, primitives::Secret,
+    Identity, PresharedKey, PrivateKey, PublicKey, SessionKeys, Tai64n, keys::wipe_stack, primitives::Secret,
     symmetric::Symmetric,
 };
 use crate::wire::message::{Index, Initiation, Response};
@@ -113,7 +113,19 @@ impl Initiating {
         remote: &Remote,
         psk: &PresharedKey,
         response: &Response,
-    ) -> Result<SessionKeys, HandshakeError> {
+    ) -> Result<Box<SessionKeys>, HandshakeError> {
+        let keys = self.keys_of(remote, psk, response);
+        wipe_stack();
+        keys
+    }
+
+    #[inline(never)]
+    fn keys_of(
+        &self,
+        remote: &Remote,
+        psk: &PresharedKey,
+        response: &Response,
+    ) -> Result<Box<SessionKeys>, HandshakeError> {
         let mut state = self.state.clone();
         // e
         let ephemeral = PublicKey(response.ephemeral);
@@ -127,7 +139,7 @@ impl Initiating {
         let [] = state.open(&key, &response.encrypted_nothing).map_err(|_| HandshakeError::Response)?;
 
         let [send, receive] = state.split();
-        Ok(SessionKeys { send: *send, receive: *receive })
+        Ok(SessionKeys::boxed(&send, &receive))
     }
 }
 
@@ -205,7 +217,20 @@ impl Authentic {
         psk: &PresharedKey,
         sender: Index,
         rng: &mut (impl CryptoRng + ?Sized),
-    ) -> Result<(Response, SessionKeys), HandshakeError> {
+    ) -> Result<(Response, Box<SessionKeys>), HandshakeError> {
+        let answer = self.answer(remote, psk, sender, rng);
+        wipe_stack();
+        answer
+    }
+
+    #[inline(never)]
+    fn answer(
+        self,
+        remote: &Remote,
+        psk: &PresharedKey,
+        sender: Index,
+        rng: &mut (impl CryptoRng + ?Sized),
+    ) -> Result<(Response, Box<SessionKeys>), HandshakeError> {
         let mut state = self.state;
         // e
         let ephemeral = PrivateKey::generate(rng);
@@ -222,7 +247,7 @@ impl Authentic {
         let [receive, send] = state.split();
         let message =
             Response { sender, receiver: self.sender, ephemeral: ephemeral_public.0, encrypted_nothing };
-        Ok((message, SessionKeys { send: *send, receive: *receive }))
+        Ok((message, SessionKeys::boxed(&send, &receive)))
     }
 }
 

@@ -54,64 +54,113 @@ impl PublicKey {
     }
 }
 
-/// A Curve25519 private key, clamped. On the heap, so that handing it on leaves no copy on the stack.
-#[derive(Clone, Zeroize, ZeroizeOnDrop)]
-pub struct PrivateKey(Box<[u8; 32]>);
+/// Memory for one private key, from whoever has better than the heap: locked, not dumped. This room has no such calls.
+pub trait Vault: Send + Sync {
+    /// What was put there.
+    fn bytes(&self) -> &[u8; 32];
+    /// To be filled, or erased.
+    fn bytes_mut(&mut self) -> &mut [u8; 32];
+}
+
+/// A Curve25519 private key, clamped. On the heap or in a [`Vault`], so that handing it on leaves no copy on the stack.
+pub struct PrivateKey(Place);
+
+enum Place {
+    Heap(Box<[u8; 32]>),
+    Vault(Box<dyn Vault>),
+}
 
 impl PrivateKey {
     /// From 32 random bytes; clamped (RFC 7748, section 5).
     pub fn new(mut bytes: [u8; 32]) -> Self {
-        let mut key = Self(Box::default());
-        key.0.copy_from_slice(&bytes);
+        let mut key = Self::empty();
+        key.bytes_mut().copy_from_slice(&bytes);
         bytes.zeroize();
         key.clamped()
     }
     /// A new key.
     pub fn generate(rng: &mut (impl CryptoRng + ?Sized)) -> Self {
-        let mut key = Self(Box::default());
-        rng.fill_bytes(&mut *key.0);
+        let mut key = Self::empty();
+        rng.fill_bytes(key.bytes_mut());
         key.clamped()
     }
     /// From 64 hex digits, as on the control socket. (There, all zero means "no key": look before.)
     pub fn from_hex(s: &str) -> Result<Self, NotAKey> {
-        let mut key = Self(Box::default());
-        text::from_hex(s, &mut key.0).map(|()| key.clamped())
+        let mut key = Self::empty();
+        text::from_hex(s, key.bytes_mut()).map(|()| key.clamped())
+    }
+    /// The same key, moved to this place; where it was, it is erased.
+    pub fn kept_in(self, mut vault: Box<dyn Vault>) -> Self {
+        vault.bytes_mut().copy_from_slice(self.expose());
+        Self(Place::Vault(vault))
     }
     /// 64 lower-case hex digits, for the control socket alone.
     pub fn to_hex(&self) -> Zeroizing<String> {
-        text::to_hex(&self.0)
+        text::to_hex(self.expose())
     }
     /// For a file alone.
     pub fn to_base64(&self) -> Zeroizing<String> {
-        text::to_base64(&self.0)
+        text::to_base64(self.expose())
     }
     /// Its public key.
     pub fn public_key(&self) -> PublicKey {
-        let public = x25519_dalek::PublicKey::from(&StaticSecret::from(*self.0)).to_bytes();
+        let public = x25519_dalek::PublicKey::from(&StaticSecret::from(*self.expose())).to_bytes();
         wipe_stack();
         PublicKey(public)
     }
     /// The bytes: only for a calculation, a file or the control socket; the caller erases what it copies.
     pub fn expose(&self) -> &[u8; 32] {
-        &self.0
+        match &self.0 {
+            Place::Heap(bytes) => bytes,
+            Place::Vault(vault) => vault.bytes(),
+        }
     }
     /// X25519 (RFC 7748, section 5). `None`: the result is zero, as `public` is of low order (section 6.1).
     pub(super) fn agree(&self, public: &PublicKey) -> Option<Secret> {
-        let shared = StaticSecret::from(*self.0).diffie_hellman(&public.0.into());
+        let shared = StaticSecret::from(*self.expose()).diffie_hellman(&public.0.into());
         let shared = shared.was_contributory().then(|| Secret::new(shared.to_bytes()));
         wipe_stack();
         shared
     }
+    fn empty() -> Self {
+        Self(Place::Heap(Box::default()))
+    }
+    fn bytes_mut(&mut self) -> &mut [u8; 32] {
+        match &mut self.0 {
+            Place::Heap(bytes) => bytes,
+            Place::Vault(vault) => vault.bytes_mut(),
+        }
+    }
     fn clamped(mut self) -> Self {
-        self.0[0] &= 0xf8;
-        self.0[31] = self.0[31] & 0x7f | 0x40;
+        let bytes = self.bytes_mut();
+        bytes[0] &= 0xf8;
+        bytes[31] = bytes[31] & 0x7f | 0x40;
         self
     }
 }
+impl Clone for PrivateKey {
+    /// A copy on the heap, wherever this one is.
+    fn clone(&self) -> Self {
+        let mut copy = Self::empty();
+        copy.bytes_mut().copy_from_slice(self.expose());
+        copy
+    }
+}
+impl Zeroize for PrivateKey {
+    fn zeroize(&mut self) {
+        self.bytes_mut().zeroize();
+    }
+}
+impl Drop for PrivateKey {
+    fn drop(&mut self) {
+        self.zeroize();
+    }
+}
+impl ZeroizeOnDrop for PrivateKey {}
 impl PartialEq for PrivateKey {
     /// In constant time.
     fn eq(&self, other: &Self) -> bool {
-        self.0.ct_eq(&*other.0).into()
+        self.expose().ct_eq(other.expose()).into()
     }
 }
 impl Eq for PrivateKey {}
@@ -119,8 +168,8 @@ impl FromStr for PrivateKey {
     type Err = NotAKey;
     /// From base64; clamped.
     fn from_str(s: &str) -> Result<Self, NotAKey> {
-        let mut key = Self(Box::default());
-        text::from_base64(s, &mut key.0).map(|()| key.clamped())
+        let mut key = Self::empty();
+        text::from_base64(s, key.bytes_mut()).map(|()| key.clamped())
     }
 }
 impl fmt::Debug for PrivateKey {
@@ -131,7 +180,7 @@ impl fmt::Debug for PrivateKey {
 
 /// Overwrites what the calls just before have left on the stack: the crate takes keys by value.
 #[inline(never)]
-fn wipe_stack() {
+pub(super) fn wipe_stack() {
     std::hint::black_box(&mut [0u8; 8192]);
 }
 
@@ -242,6 +291,15 @@ pub struct SessionKeys {
     pub send: [u8; 32],
     /// We open with it.
     pub receive: [u8; 32],
+}
+impl SessionKeys {
+    /// On the heap, so that handing them on leaves no copy on the stack.
+    pub(super) fn boxed(send: &[u8; 32], receive: &[u8; 32]) -> Box<Self> {
+        let mut keys = Box::new(Self { send: [0; 32], receive: [0; 32] });
+        keys.send.copy_from_slice(send);
+        keys.receive.copy_from_slice(receive);
+        keys
+    }
 }
 impl fmt::Debug for SessionKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -358,6 +416,34 @@ mod tests {
         for seed in 0..20 {
             assert!(clamped(PrivateKey::generate(&mut ChaCha20Rng::seed_from_u64(seed))));
         }
+    }
+
+    /// Says at its end whether it was erased before.
+    struct Seen([u8; 32], std::sync::mpsc::Sender<[u8; 32]>);
+    impl Vault for Seen {
+        fn bytes(&self) -> &[u8; 32] {
+            &self.0
+        }
+        fn bytes_mut(&mut self) -> &mut [u8; 32] {
+            &mut self.0
+        }
+    }
+    impl Drop for Seen {
+        fn drop(&mut self) {
+            self.1.send(self.0).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_key_in_a_vault_is_the_same_key_and_is_erased_there_at_its_end() {
+        let (told, last) = std::sync::mpsc::channel();
+        let key = PrivateKey::new([7; 32]);
+        let kept = key.clone().kept_in(Box::new(Seen([0; 32], told)));
+        assert!(kept == key && kept.public_key() == key.public_key());
+        let copy = kept.clone();
+        drop(kept);
+        assert_eq!(last.recv().unwrap(), [0; 32]);
+        assert!(copy == key, "a copy is a key of its own");
     }
 
     #[test]

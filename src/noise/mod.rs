@@ -11,5 +11,5 @@ mod tests; // the handshake, against fixed transcripts and a second implementati
 mod text;
 pub mod timestamp;
 
-pub use keys::{Identity, PresharedKey, PrivateKey, PublicKey, SessionKeys};
+pub use keys::{Identity, PresharedKey, PrivateKey, PublicKey, SessionKeys, Vault};
 pub use timestamp::Tai64n;

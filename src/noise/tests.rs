@@ -45,7 +45,7 @@ impl Pair {
     fn authenticate(&self, initiation: &Initiation) -> Result<Authentic, HandshakeError> {
         open_initiation(self.responder.local(), initiation)?.authenticate(&self.responder)
     }
-    fn respond(&self, initiation: &Initiation) -> (Response, SessionKeys) {
+    fn respond(&self, initiation: &Initiation) -> (Response, Box<SessionKeys>) {
         let authentic = self.authenticate(initiation).unwrap();
         authentic.respond(&self.responder, &self.psk, THEIR_INDEX, &mut rng(5)).unwrap()
     }
@@ -53,7 +53,7 @@ impl Pair {
         &self,
         waiting: &Initiating,
         response: &Response,
-    ) -> Result<SessionKeys, HandshakeError> {
+    ) -> Result<Box<SessionKeys>, HandshakeError> {
         waiting.read_response(&self.initiator, &self.psk, response)
     }
 }

@@ -23,8 +23,9 @@ pub mod udp;
 pub mod workers;
 
 pub use clock::Clock;
+pub use errors::Errors;
 pub use offload::Offload;
 pub use pulse::Beat;
 pub use tun::TunDevice;
 pub use udp::UdpSockets;
-pub use workers::{Fatal, Plane, PlaneSettings, Threads, Workers};
+pub use workers::{Fatal, NICE, Plane, PlaneSettings, Threads, Workers};

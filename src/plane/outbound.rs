@@ -3,7 +3,7 @@
 use std::{io, os::fd::AsFd, sync::MutexGuard};
 
 use super::{
-    Fatal, PlaneSettings, errors,
+    Fatal, PlaneSettings,
     lane::Input,
     pulse::Pulse,
     shared::{BATCH, BATCH_BYTES, Failures, Shared, is_gone, rest},
@@ -204,7 +204,7 @@ impl<'a> Walk<'a> {
         let Some(packet) = self.intake.frame(len).get(VNET_HEADER_LEN..) else { return Ok(()) };
         // Asked second, so that what gets no answer anyway takes no token.
         let Some(error) = icmp::unreachable(packet, why) else { return Ok(()) };
-        if !self.shared.may_answer(now) || errors::tell_as_router(packet, why) {
+        if !self.shared.may_answer(now) || self.shared.errors.tell_as_router(packet, why) {
             return Ok(());
         }
         let frame = [&[0; VNET_HEADER_LEN], &error[..]].concat();

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use super::{
     Clock, Fatal, PlaneSettings, TunDevice, UdpSockets,
+    errors::Errors,
     lane::Lane,
     offload,
     pace::{Bucket, LogGate},
@@ -63,8 +64,10 @@ pub(super) struct Shared {
     /// Whether super-packets may be written to the TUN.
     pub(super) merging: Pause,
     spoils_equal_tails: bool,
-    /// ICMP errors that may be sent.
-    errors: Mutex<Bucket>,
+    /// What ICMP errors leave by.
+    pub(super) errors: Errors,
+    /// How many may be sent.
+    errors_left: Mutex<Bucket>,
     stopping: AtomicBool,
     failed: watch::Sender<Option<Fatal>>,
 }
@@ -75,6 +78,7 @@ impl Shared {
         tun: TunDevice,
         sockets: UdpSockets,
         settings: PlaneSettings,
+        errors: Errors,
         threads: usize,
     ) -> io::Result<Self> {
         // One alone serves both directions.
@@ -90,7 +94,8 @@ impl Shared {
             relief: Relief::new(threads > 1)?,
             merging: Pause::default(),
             spoils_equal_tails: offload::spoils_equal_tails(),
-            errors: Mutex::new(Bucket::new(Clock.boot())),
+            errors,
+            errors_left: Mutex::new(Bucket::new(Clock.boot())),
             stopping: AtomicBool::new(false),
             failed: watch::Sender::new(None),
         })
@@ -104,7 +109,7 @@ impl Shared {
     /// May a sender be told by ICMP that its packet goes nowhere?
     pub(super) fn may_answer(&self, now: Time) -> bool {
         // Two numbers, whole between any two statements.
-        self.errors.lock().unwrap_or_else(PoisonError::into_inner).take(now)
+        self.errors_left.lock().unwrap_or_else(PoisonError::into_inner).take(now)
     }
 
     /// Ends both loops.

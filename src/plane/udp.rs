@@ -96,6 +96,14 @@ pub enum Sent {
     LocalGone,
 }
 
+/// The words of the error that says who holds this port; `None`: it is free by now.
+pub fn holder_of(port: u16) -> Option<String> {
+    bind::both(port, 0)
+        .err()
+        .filter(|error| error.kind() == io::ErrorKind::AddrInUse)
+        .map(|error| error.to_string())
+}
+
 impl UdpSockets {
     /// Binds `port` (0: the kernel chooses, the same for both; tried again if the other family has it taken).
     /// A taken port is an error that says who holds it (`/proc/net/udp` and the owner's process, if it can be seen).

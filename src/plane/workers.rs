@@ -11,7 +11,9 @@ use std::{
 };
 
 use super::{
-    TunDevice, UdpSockets, both, inbound, outbound,
+    TunDevice, UdpSockets, both,
+    errors::Errors,
+    inbound, outbound,
     pulse::{Beat, Pulse},
     relief,
     shared::Shared,
@@ -19,7 +21,7 @@ use super::{
 };
 use crate::{
     forward::{Evidence, Forward, Refusal},
-    sys::schedule,
+    sys::{sandbox, schedule},
     tunnel::Transmit,
 };
 
@@ -30,12 +32,19 @@ pub struct PlaneSettings {
     pub mtu: u16,
     /// The MTUs below it that routes to the device name; ascending.
     pub route_mtus: Vec<u16>,
+    /// Is the MSS of TCP lowered to what the MTU carries?
+    pub clamp_mss: bool,
 }
 
 impl PlaneSettings {
     /// Where no route names an MTU.
     pub fn new(mtu: u16) -> Self {
-        Self { mtu, route_mtus: Vec::new() }
+        Self { mtu, route_mtus: Vec::new(), clamp_mss: true }
+    }
+
+    /// What the MSS is lowered to.
+    fn mss_bound(&self) -> Option<u16> {
+        self.clamp_mss.then_some(self.mtu)
     }
 
     /// What bounds the padding of a packet of `len` bytes. By which route it came into the device cannot be
@@ -75,18 +84,22 @@ impl Workers {
     }
 }
 
-/// `workers` and `nice` in the file.
-#[derive(Clone, Copy, Debug, Default)]
+/// How data threads are made: `workers` and `nice` in the file, and what they may do.
+#[derive(Debug, Default)]
 pub struct Threads {
     /// How many.
     pub workers: Workers,
     /// -20 to 19, as nice(1) counts. `None`: -10 where the kernel grants it.
     pub nice: Option<i8>,
+    /// What ICMP errors leave by; `None`: it is opened at the start.
+    pub errors: Option<Errors>,
+    /// They give up each system call that the walk does not need.
+    pub confined: bool,
 }
 
 /// Before ordinary programs, as the kernel's own packets are: on a machine whose cores are all busy that was worth a
 /// sixth of a TCP stream's speed.
-const NICE: i8 = -10;
+pub const NICE: i8 = -10;
 
 /// What a data thread runs until it is stopped.
 type Run = fn(&Shared, &Pulse) -> Result<(), Fatal>;
@@ -116,17 +129,19 @@ impl Plane {
         tun: TunDevice,
         sockets: UdpSockets,
         settings: PlaneSettings,
-        Threads { workers, nice }: Threads,
+        Threads { workers, nice, errors, confined }: Threads,
     ) -> io::Result<Self> {
         let sockets = sockets.with(tun.offload());
         let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let threads = workers.threads(cores);
-        let shared = Arc::new(Shared::new(forward, tun, sockets, settings, threads.len())?);
+        forward.mss.set(settings.mss_bound());
+        let errors = errors.unwrap_or_else(Errors::open);
+        let shared = Arc::new(Shared::new(forward, tun, sockets, settings, errors, threads.len())?);
         // If a later thread cannot be started, dropping this stops the earlier ones.
         let mut plane = Self { shared, threads: Vec::with_capacity(threads.len()), pulses: Vec::new() };
         for (name, run) in threads {
             let first = plane.threads.is_empty();
-            plane.spawn(name, first, nice, run)?;
+            plane.spawn(name, first, (nice, confined), run)?;
         }
         plane.tell();
         Ok(plane)
@@ -146,7 +161,13 @@ impl Plane {
         );
     }
 
-    fn spawn(&mut self, name: String, first: bool, nice: Option<i8>, run: Run) -> io::Result<()> {
+    fn spawn(
+        &mut self,
+        name: String,
+        first: bool,
+        (nice, confined): (Option<i8>, bool),
+        run: Run,
+    ) -> io::Result<()> {
         let shared = Arc::clone(&self.shared);
         let builder = thread::Builder::new().name(name.clone());
         let (own_name, pulse) = (name.clone(), Arc::new(Pulse::default()));
@@ -156,6 +177,9 @@ impl Plane {
                 && first
             {
                 denied.tell(nice.is_some());
+            }
+            if confined && let Err(absent) = sandbox::confine_data_thread() {
+                tracing::warn!(%absent, "a data thread is not confined");
             }
             if let Some(fatal) = guarded(&own_name, || run(&shared, &pulse)) {
                 shared.fail(fatal);
@@ -231,8 +255,9 @@ impl Plane {
         self.shared.sockets.load().set_mark(fwmark)
     }
 
-    /// Other MTUs bound the padding from now on.
+    /// Other MTUs bound padding and segments from now on.
     pub fn set(&self, settings: PlaneSettings) {
+        self.shared.forward.mss.set(settings.mss_bound());
         self.shared.settings.store(Arc::new(settings));
     }
 
@@ -307,7 +332,7 @@ mod tests {
 
     #[test]
     fn padding_carries_no_packet_over_the_mtu_of_any_route() {
-        let settings = PlaneSettings { mtu: 1420, route_mtus: vec![1280, 1299] };
+        let settings = PlaneSettings { route_mtus: vec![1280, 1299], ..PlaneSettings::new(1420) };
         let bounds = [0, 1280, 1281, 1299, 1300, 1420, 9000].map(|len| settings.padding_bound(len));
         assert_eq!(bounds, [1280, 1280, 1299, 1299, 1420, 1420, 1420]);
         assert_eq!(PlaneSettings::new(1420).padding_bound(7), 1420);

@@ -1,14 +1,17 @@
 //! Every unsafe line of the tree, each with its reason. Knows nothing of the rooms.
 #![allow(unsafe_code)]
 
+pub mod attendant; // a process beside this one
 pub mod clock; // CLOCK_BOOTTIME
 pub mod event; // eventfd: waking a data thread
 pub mod inherit; // descriptors that outlive a process
 pub mod namespace; // namespaces and mounts, for the lab
 pub mod packet; // AF_PACKET: what really passes a device
+pub mod page; // memory for one secret
 pub mod poll; // waiting for a handful of descriptors
-pub mod process; // of our own: core dumps, open files
+pub mod process; // of our own: core dumps, limits
 pub mod random; // the one door to the kernel's randomness
+pub mod sandbox; // what this process may do
 pub mod schedule; // the data threads' place among other threads
 pub mod signal; // to our own children
 pub mod socket; // one UDP datagram, and what rides beside it

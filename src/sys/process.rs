@@ -73,6 +73,42 @@ pub fn raise_open_files(wanted: u64) -> io::Result<u64> {
     Ok(limit.rlim_cur)
 }
 
+/// Raises the nice value's limit (RLIMIT_NICE) so that threads may take `nice` without CAP_SYS_NICE. It takes
+/// CAP_SYS_RESOURCE, if the limit is lower.
+pub fn allow_nice(nice: i8) -> io::Result<()> {
+    let wanted = (20 - i64::from(nice)).max(0) as libc::rlim_t;
+    raise(libc::RLIMIT_NICE, wanted)
+}
+
+/// No limit on locked memory any more. It takes CAP_SYS_RESOURCE, if there is one.
+pub fn allow_locking() -> io::Result<()> {
+    raise(libc::RLIMIT_MEMLOCK, libc::RLIM_INFINITY)
+}
+
+#[cfg(target_env = "gnu")]
+type Resource = libc::__rlimit_resource_t;
+#[cfg(not(target_env = "gnu"))]
+type Resource = libc::c_int;
+
+/// Never lowers it.
+fn raise(resource: Resource, wanted: libc::rlim_t) -> io::Result<()> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is a valid rlimit for the kernel to fill.
+    super::checked(unsafe { libc::getrlimit(resource, &mut limit) })?;
+    if limit.rlim_cur >= wanted {
+        return Ok(());
+    }
+    let limit = libc::rlimit { rlim_cur: wanted, rlim_max: limit.rlim_max.max(wanted) };
+    // SAFETY: `limit` is a valid rlimit, only read.
+    super::checked(unsafe { libc::setrlimit(resource, &limit) })?;
+    Ok(())
+}
+
+/// How many threads this process has; 1 where no /proc tells.
+pub fn threads() -> usize {
+    std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

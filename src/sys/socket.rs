@@ -290,6 +290,23 @@ fn set(socket: BorrowedFd<'_>, level: c_int, option: c_int, value: c_int) -> io:
     Ok(())
 }
 
+/// A raw socket that is given no ICMP message of any type (ICMP_FILTER, raw(7); ICMPV6_FILTER, RFC 3542, section 3.2): a
+/// set bit is a type that is kept away.
+pub fn refuse_icmp(socket: BorrowedFd<'_>, v6: bool) -> io::Result<()> {
+    const SOL_RAW: c_int = 255;
+    const ICMP_FILTER: c_int = 1;
+    const ICMPV6_FILTER: c_int = 1;
+    let (level, option) = if v6 { (libc::IPPROTO_ICMPV6, ICMPV6_FILTER) } else { (SOL_RAW, ICMP_FILTER) };
+    let all = [u32::MAX; 8];
+    // IPv4 has one word of types.
+    let len = if v6 { mem::size_of_val(&all) } else { mem::size_of::<u32>() };
+    // SAFETY: the pointer is to words that live through the call, and no more of them are named than there are.
+    super::checked(unsafe {
+        libc::setsockopt(socket.as_raw_fd(), level, option, all.as_ptr().cast(), len as socklen_t)
+    })?;
+    Ok(())
+}
+
 /// From now on datagrams say to which of our addresses they came.
 pub fn enable_pktinfo_v4(socket: BorrowedFd<'_>) -> io::Result<()> {
     set(socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)

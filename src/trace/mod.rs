@@ -17,6 +17,7 @@ pub mod facts;
 pub mod feed;
 pub mod filter;
 pub mod passage;
+pub mod picture;
 pub mod record;
 pub mod station;
 mod stories;

@@ -36,9 +36,13 @@ impl Tunnel {
             return;
         }
         self.ours = key.map(|key| {
-            let identity = Identity::new(key);
+            let identity = Identity::new(match self.vaults.as_ref().and_then(|vault| vault()) {
+                Some(vault) => key.kept_in(vault),
+                None => key,
+            });
             Ours { macs: MacKeys::new(identity.public_key()), identity }
         });
+        self.forward.handshakes.set_macs(self.ours.as_ref().map(|ours| ours.macs.clone()));
         if let Some(own) = self.ours.as_ref().and_then(|ours| self.peers.id(ours.identity.public_key())) {
             self.remove_peer(own, now);
         }
@@ -158,6 +162,7 @@ impl Tunnel {
         peer.shared.set_current(None, now.boot);
         self.forget_indices(gone);
         self.timers.clear(id, Timer::Reject);
+        self.timers.clear(id, Timer::Retire);
         self.timers.clear(id, Timer::Erase);
     }
 

@@ -24,6 +24,7 @@ impl Tunnel {
                 Timer::Keepalive => self.keepalive_owed(id, now),
                 Timer::Persistent => self.persistent_keepalive_due(id, now),
                 Timer::Reject => self.sessions_died(id),
+                Timer::Retire => self.retire_session(id, now),
                 Timer::Erase => self.erase_sessions(id, now),
             }
         }
@@ -101,6 +102,21 @@ impl Tunnel {
         }
         self.timers.set(id, Timer::Persistent, now.boot + interval);
         self.send_keepalive(id, now);
+    }
+
+    /// The keys of the session before this one are of no more use, or will be at its end: nothing then.
+    fn retire_session(&mut self, id: PeerId, now: Now) {
+        let Some(peer) = self.peers.of_mut(id) else { return };
+        match peer.keypairs.retire() {
+            Ok(gone) => self.forget_indices(gone),
+            // Two looks for each session: an idle tunnel sleeps.
+            Err(Some(end)) if end > now.boot => self.timers.set(id, Timer::Retire, end),
+            Err(Some(_)) => {
+                let gone = peer.keypairs.drop_previous();
+                self.forget_indices(gone);
+            }
+            Err(None) => {}
+        }
     }
 
     /// The sessions are too old to be used (each completed handshake puts this off).

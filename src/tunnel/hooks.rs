@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{
-    ERASE_AFTER_TIME, Event, KEEPALIVE_TIMEOUT, Now, REKEY_TIMEOUT, Tunnel, keypairs::Confirmed,
-    timers::Timer,
+    ERASE_AFTER_TIME, Event, KEEPALIVE_TIMEOUT, Now, REKEY_TIMEOUT, RETIRE_AFTER_TIME, Tunnel,
+    keypairs::Confirmed, timers::Timer,
 };
 use crate::forward::{Activity, Peer, PeerId, Time, activity};
 
@@ -57,6 +57,9 @@ impl Tunnel {
         }
         if let Some(end) = peer.keypairs.lives_until() {
             self.timers.set(id, Timer::Reject, end);
+        }
+        if peer.keypairs.has_previous() {
+            self.timers.set(id, Timer::Retire, now.boot + RETIRE_AFTER_TIME);
         }
         let Some(from) = peer.shared.endpoint().map(|endpoint| endpoint.remote) else { return };
         let (key, label) = (peer.shared.public_key, peer.label());

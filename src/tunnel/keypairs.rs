@@ -75,6 +75,26 @@ impl Keypairs {
         None
     }
 
+    /// Is there a session that a newer one took the place of?
+    pub(super) fn has_previous(&self) -> bool {
+        self.previous.is_some()
+    }
+
+    /// Forgets the previous one, if the peer seals with the current one: what it sent before that has arrived by now.
+    /// Else says until when the previous one may still be needed; none: there is none.
+    pub(super) fn retire(&mut self) -> Result<Dropped, Option<Time>> {
+        let settled = !self.overtaken && self.current.as_ref().is_some_and(|current| current.is_heard());
+        if settled {
+            return Ok(dropped([self.previous.take()]));
+        }
+        Err(self.previous.as_ref().map(|previous| previous.start().birth + REJECT_AFTER_TIME))
+    }
+
+    /// The previous one is too old to be used.
+    pub(super) fn drop_previous(&mut self) -> Dropped {
+        dropped([self.previous.take()])
+    }
+
     /// Forgets them all.
     pub(super) fn clear(&mut self) -> Dropped {
         self.overtaken = false;

@@ -1,6 +1,6 @@
 //! Under load or not: when cookies are demanded, from which secret they come, and who has used up his rate.
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use rand_core::CryptoRng;
 
@@ -19,7 +19,7 @@ const LINGER: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub(super) struct Load {
     until: Option<Time>,
-    secret: Option<(CookieSecret, Time)>,
+    secret: Option<(Arc<CookieSecret>, Time)>,
     limiter: Limiter,
 }
 
@@ -54,13 +54,20 @@ impl Load {
         self.until
     }
 
-    /// The secret that cookies come from; a new one when it is too old.
-    pub(super) fn secret(&mut self, now: Time, rng: &mut (impl CryptoRng + ?Sized)) -> &CookieSecret {
-        let old = self.secret.as_ref().is_none_or(|(_, birth)| now.since(*birth) >= COOKIE_LIFETIME);
-        if old {
-            self.secret = None;
+    /// The secret that cookies come from; a new one when it is too old, which is told.
+    pub(super) fn secret(
+        &mut self,
+        now: Time,
+        rng: &mut (impl CryptoRng + ?Sized),
+    ) -> (Arc<CookieSecret>, bool) {
+        if let Some((secret, birth)) = &self.secret
+            && now.since(*birth) < COOKIE_LIFETIME
+        {
+            return (secret.clone(), false);
         }
-        &self.secret.get_or_insert_with(|| (CookieSecret::generate(rng), now)).0
+        let secret = Arc::new(CookieSecret::generate(rng));
+        self.secret = Some((secret.clone(), now));
+        (secret, true)
     }
 
     /// May this source have another handshake read?

@@ -49,7 +49,7 @@ pub use status::{PeerStatus, Status};
 use crate::forward::{
     Endpoint, Evidence, Forward, HandshakeDatagram, Peer, PeerId, Raised, Refusal, Time, session,
 };
-use crate::noise::{Identity, PublicKey, Tai64n, macs::MacKeys};
+use crate::noise::{Identity, PublicKey, Tai64n, Vault, macs::MacKeys};
 use crate::wire::outer::Outer;
 
 /// An unanswered initiation is sent again after this, and no two leave within it (paper, section 6.1).
@@ -64,6 +64,9 @@ pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 pub const INITIATION_INTERVAL: Duration = Duration::from_millis(20);
 /// A cookie serves for this long, and so does the secret that it comes from (section 5.4.7).
 pub const COOKIE_LIFETIME: Duration = Duration::from_secs(120);
+/// So long after a handshake the session before it is forgotten, if the peer seals with the new one: what was on its way
+/// has arrived by then. (The paper lets it stay until the next handshake.)
+pub const RETIRE_AFTER_TIME: Duration = Duration::from_secs(5);
 /// After this long without a new handshake all that is secret about the last one is erased (section 6.3).
 pub const ERASE_AFTER_TIME: Duration = Duration::from_secs(3 * session::REJECT_AFTER_TIME.as_secs());
 
@@ -102,6 +105,9 @@ pub struct Transmit {
     pub datagram: Bytes,
 }
 
+/// Makes memory for one private key; none: there is no better than the heap.
+pub type Vaults = Box<dyn Fn() -> Option<Box<dyn Vault>> + Send>;
+
 /// Our key pair and the mac keys of what is sent to us.
 struct Ours {
     identity: Identity,
@@ -113,6 +119,7 @@ pub struct Tunnel {
     forward: Arc<Forward>,
     timing: Timing,
     rng: Box<dyn CryptoRng + Send>,
+    vaults: Option<Vaults>,
     ours: Option<Ours>,
     peers: peer::Peers,
     routes: routes::Routes,
@@ -134,12 +141,14 @@ pub struct Tunnel {
 
 impl Tunnel {
     /// A tunnel without key and peers, that publishes into `forward`.
-    pub fn new(forward: Arc<Forward>, timing: Timing, rng: Box<dyn CryptoRng + Send>) -> Self {
+    pub fn new(forward: Arc<Forward>, timing: Timing, mut rng: Box<dyn CryptoRng + Send>) -> Self {
+        forward.handshakes.scatter([rng.next_u64(), rng.next_u64()]);
         let rekey_after = timing.rekey_after.min(session::REKEY_AFTER_TIME);
         Self {
             forward,
             timing: Timing { rekey_after },
             rng,
+            vaults: None,
             ours: None,
             peers: peer::Peers::default(),
             routes: routes::Routes::default(),
@@ -153,6 +162,11 @@ impl Tunnel {
             generation: 0,
             newest_timestamp: Tai64n::default(),
         }
+    }
+
+    /// From now on a private key lives in memory that this makes, where it can.
+    pub fn keep_key_in(&mut self, vaults: Vaults) {
+        self.vaults = Some(vaults);
     }
 
     /// The half that the data threads have.
@@ -178,7 +192,7 @@ impl Tunnel {
     pub fn handle_handshake(&mut self, datagram: HandshakeDatagram, waiting: usize, now: Now) {
         self.publish();
         if self.load.note(waiting, now.boot) {
-            self.outbox.event(Event::UnderLoad(self.load.is_under()));
+            self.load_changed(now);
         }
         self.receive(&datagram, now);
     }
@@ -208,7 +222,7 @@ impl Tunnel {
     pub fn expire(&mut self, now: Now) {
         self.publish();
         if self.load.expire(now.boot) {
-            self.outbox.event(Event::UnderLoad(false));
+            self.load_changed(now);
         }
         self.expire_peers(now);
         self.expire_timers(now);

@@ -1,12 +1,15 @@
 //! Handshake messages that came: mac1 first, then the defence under load, then the calculation. Nothing that
 //! does not authenticate changes a peer.
 
+use std::sync::Arc;
+
 use super::{Event, Now, Tunnel, peer::PeerState};
 use crate::{
     forward::{Endpoint, Evidence, HandshakeDatagram, PeerId, Refusal, Session},
     noise::{
         PublicKey, SessionKeys,
         handshake::{Authentic, HandshakeError, open_initiation},
+        macs::CookieSecret,
     },
     wire::message::{self, CookieReply, INITIATION_LEN, Index, Initiation, Kind, RESPONSE_LEN, Response},
 };
@@ -55,7 +58,7 @@ impl Tunnel {
         if !self.load.is_under() {
             return true;
         }
-        if !self.load.secret(now.boot, &mut *self.rng).mac2_is_valid(message, &from.remote) {
+        if !self.cookie_secret(now).mac2_is_valid(message, &from.remote) {
             self.send_cookie(message, sender, from, now);
             self.refuse(Refusal::CookieWanted, seen(from, now));
             return false;
@@ -65,6 +68,23 @@ impl Tunnel {
             return false;
         }
         true
+    }
+
+    /// The secret that cookies come from; data threads, which ask in who shows one, get each new one.
+    pub(super) fn cookie_secret(&mut self, now: Now) -> Arc<CookieSecret> {
+        let (secret, is_new) = self.load.secret(now.boot, &mut *self.rng);
+        if is_new && self.load.is_under() {
+            self.forward.handshakes.set_cookies(Some(secret.clone()));
+        }
+        secret
+    }
+
+    /// It begins or ends: data threads are told whose cookies are good, and a listener that it is so.
+    pub(super) fn load_changed(&mut self, now: Now) {
+        let under = self.load.is_under();
+        let secret = under.then(|| self.cookie_secret(now));
+        self.forward.handshakes.set_cookies(secret);
+        self.outbox.event(Event::UnderLoad(under));
     }
 
     fn receive_initiation(&mut self, initiation: &Initiation, from: Endpoint, now: Now) {
@@ -223,7 +243,7 @@ impl Tunnel {
         initiator: bool,
         keys: &SessionKeys,
         now: Now,
-    ) -> std::sync::Arc<Session> {
+    ) -> Arc<Session> {
         let rekey_after = self.timing.rekey_after;
         let birth = now.boot;
         let start = crate::forward::session::SessionStart { local, remote, initiator, birth, rekey_after };

@@ -44,3 +44,21 @@ impl Routes {
         Some(AllowedIps::build(self.owners.iter().filter_map(owned)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_is_taken_from_who_has_it_and_from_nobody_else() {
+        let (prefix, one, other) = ("10.0.0.0/8".parse().expect("a prefix"), PeerId(1), PeerId(2));
+        let mut routes = Routes::default();
+        assert_eq!(routes.give(prefix, one), None);
+        assert_eq!(routes.give(prefix, other), Some(one));
+        routes.changed = false;
+        routes.take(prefix, one);
+        assert_eq!((routes.owners.get(&prefix), routes.changed), (Some(&other), false));
+        routes.take(prefix, other);
+        assert_eq!((routes.owners.get(&prefix), routes.changed), (None, true));
+    }
+}

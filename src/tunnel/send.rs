@@ -108,8 +108,8 @@ impl Tunnel {
 
     /// The answer under load: smaller than the question, and all that its sender gets.
     pub(super) fn send_cookie(&mut self, message: &[u8], sender: Index, to: &Endpoint, now: Now) {
+        let cookie = self.cookie_secret(now).cookie(&to.remote);
         let Some(ours) = &self.ours else { return };
-        let cookie = self.load.secret(now.boot, &mut *self.rng).cookie(&to.remote);
         let reply = ours.macs.seal_cookie(sender, message, &cookie, &mut *self.rng);
         let datagram = Bytes::copy_from_slice(&reply.to_bytes());
         let transmit = Transmit { peer: None, to: *to, outer: Outer::default(), datagram };

@@ -25,6 +25,8 @@ pub struct Status {
     pub refusals: Vec<(Refusal, u64, Option<Evidence>)>,
     /// Are cookies demanded?
     pub under_load: bool,
+    /// SYNs of TCP whose MSS was lowered to what the tunnel carries.
+    pub mss_clamped: u64,
 }
 
 /// A peer at one moment.
@@ -89,6 +91,7 @@ impl Tunnel {
             peers: self.peers.iter().map(|peer| peer.look(now)).collect(),
             refusals: counted.collect(),
             under_load: self.load.is_under(),
+            mss_clamped: self.forward.mss.clamped(),
         }
     }
 }

@@ -20,6 +20,8 @@ pub(super) enum Timer {
     Persistent,
     /// The sessions are too old to be used.
     Reject,
+    /// There is a newer session than the previous one, which may go.
+    Retire,
     /// All that is secret is to be erased.
     Erase,
 }

@@ -1,4 +1,4 @@
-//! Bytes ⇄ types: WireGuard's four messages, IP headers, checksums, ICMP errors, what outer headers say, flows,
+//! Bytes ⇄ types: WireGuard's four messages, IP headers, checksums, ICMP errors, what outer headers say, flows, TCP's MSS,
 //! the virtio header of a TUN. Knows no key, peer or time.
 
 pub mod checksum;
@@ -7,6 +7,7 @@ pub mod flow;
 pub mod icmp;
 pub mod ip;
 pub mod message;
+pub mod mss;
 pub mod outer;
 #[cfg(test)]
 mod samples;

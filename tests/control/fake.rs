@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use vpnd::control::events::Events;
 use vpnd::control::{
     Access, ControlServer, InterfaceSample, InterfaceStatus, NotReloaded, Operation, Reloaded, Request,
-    SetError,
+    Sandbox, SetError,
 };
 use vpnd::forward::{Evidence, PeerId, Refusal, Time};
 use vpnd::noise::{PrivateKey, PublicKey};
@@ -169,9 +169,11 @@ impl Model {
                 peers,
                 refusals: self.refusals.clone(),
                 under_load: false,
+                mss_clamped: 0,
             },
             now: Duration::from_secs(1_700_000_000),
             operation: Operation::default(),
+            sandbox: Sandbox::default(),
             boot: Time(90_000_000_000),
         }
     }

@@ -79,7 +79,7 @@ async fn the_report_has_the_documented_fields() {
     assert_eq!(code, 200);
     let expected = json!({
         "interface": NAME, "public_key": "pJ60kr88Oe4SPDqnx6jaP9Uaya0FimmiXuD3LqHv0XY=", "listen_port": 51820,
-        "fwmark": 7, "mtu": 1420, "under_load": false, "now": 1_700_000_000.0,
+        "fwmark": 7, "mtu": 1420, "under_load": false, "mss_clamped": 0, "now": 1_700_000_000.0,
     });
     for (field, value) in expected.as_object().expect("an object") {
         assert_eq!(&report[field], value, "{field}");

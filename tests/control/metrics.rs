@@ -111,7 +111,9 @@ async fn more_peers_than_may_be_told_are_counted_as_left_out() {
     assert_eq!(told, 5000);
 }
 
-/// 50 ms is what a release build is held to; this is a debug build on a machine that does other things.
+/// What an optimised build is held to, and what this one is where it is none, on a machine that does other things.
+const SCRAPE: Duration = Duration::from_millis(if cfg!(debug_assertions) { 2000 } else { 50 });
+
 #[tokio::test]
 async fn two_thousand_peers_are_scraped_in_no_time() {
     let mut model = Model::default();
@@ -121,11 +123,15 @@ async fn two_thousand_peers_are_scraped_in_no_time() {
         model.peers.push(fake::peer(id, PublicKey(key)));
     }
     let fake = Fake::start_with(model).await;
-    let begun = tokio::time::Instant::now();
-    let text = scrape(&fake).await;
-    let took = begun.elapsed();
-    assert!(text.len() > 500_000, "{}", text.len());
-    assert!(took < Duration::from_secs(2), "{took:?}");
+    let mut took = Vec::new();
+    for _ in 0..5 {
+        let begun = tokio::time::Instant::now();
+        let text = scrape(&fake).await;
+        took.push(begun.elapsed());
+        assert!(text.len() > 500_000, "{}", text.len());
+    }
+    println!("{took:?}");
+    assert!(took.iter().min() < Some(&SCRAPE), "{took:?}");
 }
 
 #[tokio::test]

@@ -60,6 +60,7 @@ async fn the_document_lists_each_field_of_a_status_and_no_other() {
     let (_, status) = get(&fake, "GET /v1/status").await;
     assert_eq!(column(&documented["Status"][0]), fields(&status));
     assert_eq!(column(&documented["Operation"][0]), fields(&status["operation"]));
+    assert_eq!(column(&documented["Sandbox"][0]), fields(&status["sandbox"]));
     assert_eq!(column(&documented["Peer"][0]), fields(&status["peers"][0]));
     assert_eq!(column(&documented["Refusal"][0]), fields(&status["refusals"][0]));
     assert_eq!(column(&documented["Evidence"][0]), fields(&status["refusals"][0]["last"]));

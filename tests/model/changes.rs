@@ -72,8 +72,10 @@ fn a_peer_removed_while_it_talks_is_a_stranger_at_once() {
     world.send(0, 1);
     world.send(1, 0);
     let index = world.current(1, 0).start().local;
+    let held = world.peer(1, 0);
     world.change(1, 0, |change| change.remove = true);
     assert!(world.session(1, index).is_none());
+    assert_eq!(held.endpoint(), None, "a data thread that still holds it sends it nothing");
     world.send(1, 0);
     assert_eq!(world.nodes[1].refused(Refusal::NoPeer), 1);
     world.run(millis(50));

@@ -147,6 +147,17 @@ fn the_same_without_it_is_refused_until_the_clock_is_right_again() {
 }
 
 #[test]
+fn a_newest_timestamp_that_is_told_after_the_peers_holds_for_them_too() {
+    let mut world = World::pair();
+    let floor = Tai64n::from_unix(world.now_at(0).wall + secs(3600));
+    world.nodes[0].tunnel.never_before(floor);
+    let number = world.send(0, 1);
+    world.run(4 * DELAY);
+    assert_eq!(world.nodes[1].delivered, [number]);
+    assert!(newest(&world, 0) > floor);
+}
+
+#[test]
 fn a_clock_that_was_years_ahead_and_came_back_does_not_lock_out_for_years() {
     let mut world = World::pair();
     world.nodes[0].clock_error = 10 * YEAR;

@@ -5,6 +5,7 @@ use vpnd::{
         Raised, Refusal,
         session::{REJECT_AFTER_MESSAGES, REKEY_AFTER_MESSAGES},
     },
+    tunnel::RETIRE_AFTER_TIME,
     wire::message::Kind,
 };
 
@@ -70,6 +71,53 @@ fn of_three_sessions_the_first_is_forgotten() {
     renew(&mut world, 0, 1);
     world.arrive(late.from, 1, &late.bytes);
     assert_eq!(world.nodes[1].refused(Refusal::NoSuchSession), 1);
+}
+
+/// The paper lets the session before stay until the next handshake; its keys are of no more use once the peer seals with
+/// the new one, and what it sent before has arrived.
+#[test]
+fn five_seconds_after_a_rekey_the_session_before_is_forgotten_and_not_a_moment_sooner() {
+    for (from, to) in [(0, 1), (1, 0)] {
+        for late_enough in [false, true] {
+            let mut world = World::connected();
+            world.run(secs(118));
+            let (number, late) = held_back(&mut world, from, to);
+            renew(&mut world, 0, 1);
+            // Both have sealed with the new one.
+            world.send(0, 1);
+            world.send(1, 0);
+            world.run(DELAY);
+            let born = world.current(to, from).start().birth;
+            let moment = if late_enough { millis(5250) } else { RETIRE_AFTER_TIME - millis(1) };
+            world.run_until(born + moment);
+            world.arrive(late.from, to, &late.bytes);
+            assert_eq!(world.nodes[to].delivered.last() == Some(&number), !late_enough, "{to} hears {from}");
+            assert_eq!(world.nodes[to].refused(Refusal::NoSuchSession), u64::from(late_enough));
+        }
+    }
+}
+
+/// Whoever initiated knows by what comes that the peer has the new keys: until then it may still seal with the old ones.
+#[test]
+fn a_session_that_the_peer_may_still_seal_with_is_kept_until_it_is_too_old() {
+    let mut world = World::connected();
+    let old = world.current(0, 1).start().birth;
+    world.run(secs(118));
+    let (number, late) = held_back(&mut world, 1, 0);
+    world.network.mute = Some(outer(1)); // from now on the peer is only heard by its response
+    world.run_until(old + secs(121));
+    world.network.mute = None;
+    world.send(0, 1);
+    world.run(millis(150));
+    world.network.mute = Some(outer(1));
+    world.run(secs(20));
+    assert_ne!(world.current(0, 1).start().birth, old, "renewed");
+    world.arrive(late.from, 0, &late.bytes);
+    assert_eq!(world.nodes[0].delivered.last(), Some(&number), "the peer may seal with it");
+    world.run_until(old + secs(181));
+    assert_eq!(world.nodes[0].refused(Refusal::NoSuchSession), 0);
+    world.arrive(late.from, 0, &late.bytes);
+    assert_eq!(world.nodes[0].refused(Refusal::NoSuchSession), 1, "and no more at its end");
 }
 
 #[test]

@@ -151,8 +151,8 @@ pub struct World {
     pub meanwhile: Option<u64>,
     flights: BTreeMap<(Time, u64), Flight>,
     counted: u64,
-    /// Inner packets on their way: number → (destination node, packet).
-    expected: HashMap<u64, (usize, Vec<u8>)>,
+    /// Inner packets on their way: number → (who may get it, if anybody may, and the packet).
+    expected: HashMap<u64, (Option<usize>, Vec<u8>)>,
 }
 
 impl World {
@@ -298,16 +298,27 @@ impl World {
 
     /// The same with another inner source.
     pub fn send_as(&mut self, from: usize, source: Ipv4Addr, to: usize) -> u64 {
-        let number = self.enters(from, source, to);
+        self.send_between(from, source, inner(to), Some(to))
+    }
+
+    /// The same with any inner addresses; `to`: who may get it.
+    pub fn send_between(
+        &mut self,
+        from: usize,
+        source: Ipv4Addr,
+        destination: Ipv4Addr,
+        to: Option<usize>,
+    ) -> u64 {
+        let number = self.enters(from, source, destination, to);
         self.pump(from);
         number
     }
 
     /// It meets the data thread alone; its number.
-    fn enters(&mut self, n: usize, source: Ipv4Addr, to: usize) -> u64 {
+    fn enters(&mut self, n: usize, source: Ipv4Addr, destination: Ipv4Addr, to: Option<usize>) -> u64 {
         self.counted += 1;
         let number = self.counted;
-        let packet = ping(source, inner(to), number);
+        let packet = ping(source, destination, number);
         self.expected.insert(number, (to, packet.clone()));
         let now = self.now;
         let node = &mut self.nodes[n];
@@ -381,7 +392,7 @@ impl World {
             let packet = &bytes[delivery.start + VNET_HEADER_LEN..delivery.end];
             let number = u64::from_be_bytes(packet[20..28].try_into().expect("eight bytes"));
             let (to, sent) = self.expected.remove(&number).expect("delivered once");
-            assert_eq!((to, &sent[..]), (n, packet), "delivered as it was sent, to whom it was sent");
+            assert_eq!((to, &sent[..]), (Some(n), packet), "delivered as it was sent, to whom it was sent");
             node.delivered.push(number);
         }
         self.pump(n);
@@ -413,7 +424,7 @@ impl World {
             self.emit(n, to, outer.ecn, datagram.to_vec());
             let data = self.log.last().is_some_and(Sent::is_data);
             if let Some((from, to)) = self.busy.take_if(|&mut (from, _)| from == n && data) {
-                self.meanwhile = Some(self.enters(from, inner(from), to));
+                self.meanwhile = Some(self.enters(from, inner(from), inner(to), Some(to)));
             }
         }
         let node = &mut self.nodes[n];

@@ -3,6 +3,9 @@
 
 use std::{
     collections::HashSet,
+    io::Write,
+    path::PathBuf,
+    process::{Child, Command, ExitStatus, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -100,11 +103,108 @@ fn ten_thousand_peers_load_quickly_in_little_memory_and_cost_nothing_while_idle(
     let resident = memory_kb(daemon, "VmRSS");
     println!("after three status reports: resident {resident} kB");
     assert!(resident < LIMITS.memory_kb, "{resident} kB");
+    watched(&node);
+}
+
+/// The live view on a terminal, by its keys: all is there to be seen, and the terminal is as it was afterwards.
+fn watched(node: &Node) {
+    let mut terminal = Terminal::run(node, &["--watch"]);
+    terminal.shows("of 10000 connected");
+    terminal.press("G");
+    terminal.shows("peer 9999 ");
+    terminal.press("/peer 7777\r");
+    terminal.shows("filter: peer 7777");
+    terminal.shows("1 shown");
+    terminal.press("\r");
+    terminal.shows("allowed IPs  10.0.30.97/32");
+    terminal.press("q");
+    let (status, screen) = terminal.end();
+    assert!(status.success(), "{}", screen.contents());
+    assert!(!screen.alternate_screen() && !screen.hide_cursor(), "the terminal is as it was");
+}
+
+#[test]
+fn a_status_has_colours_on_a_terminal_unless_they_are_forbidden() {
+    if !need_root() {
+        return;
+    }
+    let node = Node::alone("colours", "", "");
+    let is_bold = |forbidden: &str| {
+        let terminal = Terminal::with(&node, &[], &format!("NO_COLOR={forbidden}"));
+        terminal.shows("interface vpn0: 0 of 0 peers connected");
+        let (status, screen) = terminal.end();
+        assert!(status.success());
+        screen.cell(0, 0).expect("it has one").bold()
+    };
+    assert!(is_bold("") && !is_bold("1"));
+}
+
+/// `vpnd status` on a terminal of 40 lines and 140 columns, at which a test types and looks.
+struct Terminal {
+    process: Child,
+    written: PathBuf,
+}
+
+impl Terminal {
+    fn run(node: &Node, arguments: &[&str]) -> Self {
+        Self::with(node, arguments, "TERM=xterm-256color")
+    }
+
+    fn with(node: &Node, arguments: &[&str], variable: &str) -> Self {
+        let written = node.host.folder().join("terminal");
+        let line = format!(
+            "stty rows 40 cols 140; {variable} exec {} status --run-dir {} {}",
+            env!("CARGO_BIN_EXE_vpnd"),
+            node.daemon().run_dir().display(),
+            arguments.join(" ")
+        );
+        let mut command = Command::new("script");
+        command.args(["--quiet", "--flush", "--return", "--command", &line]).arg(&written);
+        command.stdin(Stdio::piped()).stdout(Stdio::null());
+        Self { process: command.spawn().expect("script runs"), written }
+    }
+
+    fn screen(&self) -> vt100::Screen {
+        let written = std::fs::read(&self.written).unwrap_or_default();
+        // Between two lines of script's own.
+        let end = |byte: &u8| *byte == b'\n';
+        let begin = written.iter().position(end).map_or(0, |at| at + 1);
+        let mut terminal = vt100::Parser::new(40, 140, 0);
+        terminal.process(&written[begin..]);
+        terminal.screen().clone()
+    }
+
+    #[track_caller]
+    fn shows(&self, what: &str) {
+        let seen = wait_until(Duration::from_secs(30), || self.screen().contents().contains(what));
+        assert!(seen, "{what}: {}", self.screen().contents());
+    }
+
+    fn press(&mut self, keys: &str) {
+        let keyboard = self.process.stdin.as_mut().expect("it is a pipe");
+        keyboard.write_all(keys.as_bytes()).expect("somebody reads");
+    }
+
+    fn end(mut self) -> (ExitStatus, vt100::Screen) {
+        let mut status = None;
+        let ended = wait_until(Duration::from_secs(30), || {
+            status = self.process.try_wait().expect("it is a child");
+            status.is_some()
+        });
+        assert!(ended, "{}", self.screen().contents());
+        (status.expect("it has ended"), self.screen())
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let _ = self.process.kill(); // at worst it has ended
+    }
 }
 
 /// `vpnd status` as a person calls it.
 fn status_command(node: &Node, arguments: &[&str]) -> String {
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_vpnd"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vpnd"));
     command.args(["status", "--run-dir"]).arg(node.daemon().run_dir()).args(arguments);
     run(&node.host, command)
 }

@@ -134,6 +134,19 @@ fn a_name_is_tried_over_all_its_addresses() {
 }
 
 #[test]
+fn who_is_told_that_the_tunnel_is_ready_can_send_to_a_name_that_is_known_nearby() {
+    if !need_root() {
+        return;
+    }
+    let world = World::new("nameready", &format!("192.0.2.2 {NAME}\n"));
+    let _right = world.start_right();
+    let left = world.start_left("10.77.0.2/32");
+    let endpoint = world.endpoint(&left);
+    let is_slow = left.log().contains("endpoint names take long to resolve");
+    assert!(endpoint == format!("192.0.2.2:{PORT}") || is_slow, "{endpoint}: {}", left.log());
+}
+
+#[test]
 fn a_name_that_resolves_later_is_found_later() {
     if !need_root() {
         return;

@@ -181,7 +181,7 @@ fn a_transfer_comes_through_loss_doubles_damage_and_reordering_whole() {
     let (pair, relay) = relayed("mess", 3);
     pair.left.ping(pair.right.inner4, 1);
     let delay = Duration::from_millis(15);
-    let mess = Mess { loss: 1, duplication: 5, corruption: 1, reordering: 5, delay, only: None };
+    let mess = Mess { loss: 1, duplication: 5, corruption: 1, reordering: 5, delay, ..Mess::default() };
     relay.make(mess);
     let [left, right] = [&pair.left, &pair.right];
     for (from, to, address) in [(left, right, right.inner4), (right, left, left.inner6)] {

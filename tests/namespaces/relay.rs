@@ -1,10 +1,13 @@
-//! A UDP relay between two ends, in user space, that can lose, double, damage and delay datagrams, and whose
-//! far side can move to another port as a NAT's does. All chance is drawn from a seed.
+//! A UDP relay between two ends, in user space, that can lose, double, damage, cut, delay and hold up datagrams, that can
+//! be slow or narrow, and whose far side can move to another port as a NAT's does. It can keep what it passes on, and
+//! pass it on again. All chance is drawn from a seed.
 #![allow(clippy::disallowed_methods, reason = "tests measure how long things take")]
+#![allow(dead_code, reason = "each test binary takes its part")]
 
 use std::{
     collections::BTreeMap,
     net::{SocketAddr, UdpSocket},
+    os::fd::AsFd,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -13,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use vpnd::lab::Host;
+use vpnd::{lab::Host, sys::socket::force_receive_buffer};
 
 /// What happens to datagrams on their way, in percent. The default is nothing.
 #[derive(Clone, Copy, Debug, Default)]
@@ -26,6 +29,16 @@ pub struct Mess {
     /// So many wait for up to `delay`, and later ones overtake them.
     pub reordering: u8,
     pub delay: Duration,
+    /// So many end somewhere before their end.
+    pub truncation: u8,
+    /// Each takes up to so long, by chance: later ones overtake earlier ones.
+    pub jitter: Duration,
+    /// Bytes a second, each way. What would wait for more than a tenth of a second is lost.
+    pub rate: Option<u64>,
+    /// Larger datagrams vanish, and nobody is told.
+    pub mtu: Option<usize>,
+    /// Nothing passes this way.
+    pub dead: Option<Way>,
     /// Only datagrams of this type (1 to 4); none: all.
     pub only: Option<u8>,
 }
@@ -47,22 +60,29 @@ struct Shared {
     mess: Mutex<Mess>,
     random: Mutex<u64>,
     forwarded: AtomicU64,
+    lost: [AtomicU64; 2],
+    record: Mutex<Option<Vec<(Way, Vec<u8>)>>>,
     over: AtomicBool,
 }
 
-#[derive(Clone, Copy)]
-enum Way {
+/// From the end that knows the relay to the other one, or back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
     There,
     Back,
 }
+
+/// Bursts of both ends fit in while its thread is not given a core: it loses nothing that it was not told to lose.
+const BUFFER: u32 = 16 << 20;
+/// How long a datagram waits for a slow relay at most.
+const QUEUE: Duration = Duration::from_millis(100);
 
 impl Relay {
     /// Listens on `host` at `front`, and passes on to `target` from a port of its own at the same address.
     pub fn start(host: &Host, front: SocketAddr, target: SocketAddr, seed: u64) -> Self {
         let bind = |address| {
             let socket = host.run(|| UdpSocket::bind(address)).expect("the relay's address is free");
-            socket.set_read_timeout(Some(Duration::from_millis(5))).expect("a time-out can be set");
-            socket
+            prepared(socket)
         };
         let shared = Arc::new(Shared {
             front: bind(front),
@@ -72,6 +92,8 @@ impl Relay {
             mess: Mutex::new(Mess::default()),
             random: Mutex::new(seed),
             forwarded: AtomicU64::new(0),
+            lost: Default::default(),
+            record: Mutex::new(None),
             over: AtomicBool::new(false),
         });
         let threads = [Way::There, Way::Back].map(|way| {
@@ -90,14 +112,32 @@ impl Relay {
     pub fn rebind(&self, host: &Host) -> SocketAddr {
         let address = SocketAddr::new(self.far_address().ip(), 0);
         let socket = host.run(|| UdpSocket::bind(address)).expect("a port is free");
-        socket.set_read_timeout(Some(Duration::from_millis(5))).expect("a time-out can be set");
-        *locked(&self.shared.back) = Arc::new(socket);
+        *locked(&self.shared.back) = Arc::new(prepared(socket));
         self.far_address()
     }
 
     /// What the target sees as the first end's address.
     pub fn far_address(&self) -> SocketAddr {
         locked(&self.shared.back).local_addr().expect("it is bound")
+    }
+
+    /// Datagrams that it did not pass on, or passed on damaged.
+    pub fn lost(&self, way: Way) -> u64 {
+        self.shared.lost[way as usize].load(Ordering::Relaxed)
+    }
+
+    /// Keeps what comes from now on.
+    pub fn record(&self) {
+        *locked(&self.shared.record) = Some(Vec::new());
+    }
+
+    /// Passes on again what was kept, each as often as that; how many there were.
+    pub fn replay(&self, times: usize) -> usize {
+        let kept = locked(&self.shared.record).take().unwrap_or_default();
+        for (way, datagram) in (0..times).flat_map(|_| &kept) {
+            self.shared.pass(datagram, *way);
+        }
+        kept.len()
     }
 
     /// Datagrams passed on so far, doubles included.
@@ -119,6 +159,8 @@ impl Shared {
     fn carry(&self, way: Way) {
         let mut buffer = vec![0; 65_536];
         let mut waiting = BTreeMap::new();
+        // When a slow relay will have sent what it has.
+        let mut busy = Instant::now();
         while !self.over.load(Ordering::Relaxed) {
             let socket = match way {
                 Way::There => &self.front,
@@ -129,7 +171,7 @@ impl Shared {
                 if matches!(way, Way::There) {
                     *locked(&self.client) = Some(from);
                 }
-                self.treat(&mut buffer[..length], way, &mut waiting);
+                self.treat(&mut buffer[..length], way, &mut waiting, &mut busy);
             }
             while waiting.first_key_value().is_some_and(|((due, _), _)| *due <= Instant::now()) {
                 if let Some((_, datagram)) = waiting.pop_first() {
@@ -139,25 +181,56 @@ impl Shared {
         }
     }
 
-    fn treat(&self, datagram: &mut [u8], way: Way, waiting: &mut BTreeMap<(Instant, u64), Vec<u8>>) {
+    fn treat(
+        &self,
+        datagram: &mut [u8],
+        way: Way,
+        waiting: &mut BTreeMap<(Instant, u64), Vec<u8>>,
+        busy: &mut Instant,
+    ) {
+        if let Some(kept) = locked(&self.record).as_mut() {
+            kept.push((way, datagram.to_vec()));
+        }
         let mess = *locked(&self.mess);
         if mess.only.is_some_and(|only| datagram.first() != Some(&only)) {
             return self.pass(datagram, way);
         }
-        if self.happens(mess.loss) {
+        let now = Instant::now();
+        let too_large = mess.mtu.is_some_and(|mtu| datagram.len() > mtu);
+        let queued = mess.rate.is_some() && *busy > now + QUEUE;
+        let lost = || self.lost[way as usize].fetch_add(1, Ordering::Relaxed);
+        if self.happens(mess.loss) || mess.dead == Some(way) || too_large || queued {
+            lost();
             return;
         }
         if self.happens(mess.corruption)
             && let Some(place) = datagram.len().checked_sub(20)
         {
             datagram[place] ^= 1;
+            lost();
+        }
+        let mut length = datagram.len();
+        if length > 0 && self.happens(mess.truncation) {
+            length = self.draw(length as u64) as usize;
+            lost();
+        }
+        let mut due = now;
+        if let Some(rate) = mess.rate {
+            *busy = (*busy).max(now) + Duration::from_secs_f64(length as f64 / rate as f64);
+            due = *busy;
         }
         for _ in 0..1 + u8::from(self.happens(mess.duplication)) {
+            let mut due = due;
             if self.happens(mess.reordering) {
-                let delay = mess.delay.mul_f64(self.draw(1000) as f64 / 1000.0);
-                waiting.insert((Instant::now() + delay, self.draw(u64::MAX)), datagram.to_vec());
+                due += mess.delay.mul_f64(self.draw(1000) as f64 / 1000.0);
+            }
+            if !mess.jitter.is_zero() {
+                due += mess.jitter.mul_f64(self.draw(1000) as f64 / 1000.0);
+            }
+            if due > now {
+                waiting.insert((due, self.draw(u64::MAX)), datagram[..length].to_vec());
             } else {
-                self.pass(datagram, way);
+                self.pass(&datagram[..length], way);
             }
         }
     }
@@ -188,6 +261,12 @@ impl Shared {
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (mixed ^ (mixed >> 31)) % below
     }
+}
+
+fn prepared(socket: UdpSocket) -> UdpSocket {
+    socket.set_read_timeout(Some(Duration::from_millis(5))).expect("a time-out can be set");
+    force_receive_buffer(socket.as_fd(), BUFFER).expect("root may have a large buffer");
+    socket
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

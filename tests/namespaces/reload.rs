@@ -493,8 +493,45 @@ fn random_file(own: &PrivateKey, keys: &[PublicKey], dice: &mut impl FnMut(usize
             format!("preshared_key = \"{}\"\n", *PresharedKey::new([number as u8 + 1; 32]).to_base64()),
         ][dice(2)];
         text += ["", "persistent_keepalive = 25\n"][dice(2)];
+        text += ["", "expires = 2199-01-01\n", "expires = 2020-01-01\n"][dice(3)];
     }
     text
+}
+
+/// What can be seen of an interface, by `ip`, `wg` and `vpnd status`, in an order of its own.
+fn all_seen(host: &Host, daemon: &Daemon) -> String {
+    let sorted = |what: &str| {
+        let sockets = daemon.run_dir().join("wireguard");
+        let text = crate::world::try_wg(host, &sockets, &["show", DEVICE, what]).expect("wg shows it");
+        let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
+        lines.sort();
+        lines.join("\n")
+    };
+    let shown = [
+        "listen-port",
+        "fwmark",
+        "private-key",
+        "allowed-ips",
+        "endpoints",
+        "persistent-keepalive",
+        "preshared-keys",
+    ];
+    let status = daemon.status(DEVICE).expect("a status");
+    let told = |fields: &[&str], of: &serde_json::Value| {
+        fields.iter().map(|field| format!("{field}={} ", of[field])).collect::<String>()
+    };
+    let mut peers: Vec<_> = status["peers"].as_array().expect("a list").iter().collect();
+    peers.sort_by_key(|peer| peer["public_key"].to_string());
+    let peers = peers.into_iter().map(|peer| {
+        told(&["name", "public_key", "preshared", "endpoint", "allowed_ips", "expires", "expired"], peer)
+    });
+    format!(
+        "{}\n{}\n{}\n{}",
+        host_state(host),
+        shown.map(sorted).join("\n"),
+        told(&["public_key", "listen_port", "fwmark", "mtu"], &status),
+        peers.collect::<Vec<_>>().join("\n")
+    )
 }
 
 /// Whatever file follows on whatever other one: the host and `wg` show the same as if vpnd had started with it.
@@ -514,54 +551,39 @@ fn a_file_reloaded_shows_the_same_as_started_fresh_and_back_again() {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 33) as usize % sides
     };
-    let seen = |host: &Host, daemon: &Daemon| {
-        let wg = |what: &str| {
-            crate::world::try_wg(host, &daemon.run_dir().join("wireguard"), &["show", DEVICE, what])
-        };
-        let sorted = |what: &str| {
-            let text = wg(what).expect("wg shows it");
-            let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
-            lines.sort();
-            lines.join("\n")
-        };
-        let all = [
-            "listen-port",
-            "fwmark",
-            "private-key",
-            "allowed-ips",
-            "endpoints",
-            "persistent-keepalive",
-            "preshared-keys",
-        ];
-        format!("{}\n{}", host_state(host), all.map(sorted).join("\n"))
-    };
     let start = |host: &Host, toml: &str| {
         let setup = Setup::new(VPND, as_in_matrix(toml));
         Daemon::start(host, &setup).unwrap_or_else(|error| panic!("{toml}\n{error}"))
     };
-    let files: Vec<_> = (0..6).map(|_| random_file(&own, &keys, &mut dice)).collect();
+    // Three reloads for each file.
+    let count = std::env::var("VPND_RELOAD_FILES").map_or(8, |text| text.parse().expect("a number of files"));
+    let files: Vec<_> = (0..count).map(|_| random_file(&own, &keys, &mut dice)).collect();
     let expected = files.iter().map(|toml| {
         let mut daemon = start(&fresh, toml);
-        let seen = seen(&fresh, &daemon);
+        let seen = all_seen(&fresh, &daemon);
         daemon.stop().expect("it ends");
         seen
     });
     let expected: Vec<_> = expected.collect();
     let daemon = start(&reloaded, &files[0]);
-    for round in [0, 1, 2, 3, 4, 5, 4, 3, 2, 1, 0, 5, 2, 0] {
-        write_file(&daemon, &files[round]);
+    // There, back again, and to and fro.
+    let leaps: Vec<_> = (0..count).map(|_| dice(count)).collect();
+    for file in (0..count).chain((0..count - 1).rev()).chain(leaps) {
+        write_file(&daemon, &files[file]);
         if let Err(why) = vpnd(&daemon, &reloaded, &["reload"]) {
-            panic!("seed {seed:?}, file {round}: {why}\n{}", files[round]);
+            panic!("seed {seed:?}, file {file}: {why}\n{}", files[file]);
         }
-        let same = wait_until(SOON, || seen(&reloaded, &daemon) == expected[round]);
-        let shown = seen(&reloaded, &daemon);
+        let same = wait_until(SOON, || all_seen(&reloaded, &daemon) == expected[file]);
+        let shown = all_seen(&reloaded, &daemon);
         assert!(
             same,
-            "seed {seed:?}, file {round}\n{}\nshows\n{shown}\nfresh\n{}\n{}",
-            files[round],
-            expected[round],
+            "seed {seed:?}, file {file}\n{}\nshows\n{shown}\nfresh\n{}\n{}",
+            files[file],
+            expected[file],
             daemon.log()
         );
+        let differs = daemon.status(DEVICE).expect("a status")["operation"]["differs"].clone();
+        assert_eq!(differs, serde_json::json!([]), "seed {seed:?}, file {file}");
     }
     assert!(!daemon.log().contains("ERROR"), "{}", daemon.log());
 }

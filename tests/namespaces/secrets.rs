@@ -3,14 +3,22 @@
 use std::{
     fs::{self, File},
     io::Write,
+    net::{SocketAddr, UdpSocket},
     os::unix::{fs::FileExt, net::UnixStream},
+    sync::Arc,
     time::Duration,
 };
 
 use vpnd::{
-    lab::{Daemon, Setup},
-    noise::{PresharedKey, PrivateKey},
+    forward::{Session, Time, session::SessionStart},
+    lab::{Daemon, Host, Setup},
+    noise::{
+        Identity, PresharedKey, PrivateKey, PublicKey, SessionKeys, Tai64n,
+        handshake::{Remote, initiate, open_initiation},
+        macs::MacKeys,
+    },
     sys::random::os_rng,
+    wire::message::{Index, Initiation, Response},
 };
 
 use crate::{
@@ -94,6 +102,177 @@ fn one_copy_of_the_private_key_is_in_memory_and_none_once_it_was_replaced() {
     pair.left.set(&format!("private-key {}", file.display()));
     await_private(&mut pair.left, &first, [0; 3]);
     await_private(&mut pair.left, &second, [1, 0, 0]);
+}
+
+/// The end of a tunnel in this test: it knows the keys that the daemon has.
+struct Other {
+    socket: UdpSocket,
+    remote: Remote,
+    to: SocketAddr,
+    stamp: u64,
+}
+
+/// A session of both, and its keys.
+struct Known {
+    keys: [[u8; 32]; 2],
+    session: Arc<Session>,
+}
+
+impl Other {
+    const NOTHING: usize = 9000;
+
+    fn new(host: &Host, own: PrivateKey, daemon: PublicKey, to: &str) -> Self {
+        let socket = host.run(|| UdpSocket::bind(("0.0.0.0", 51820))).expect("the port is free");
+        socket.set_read_timeout(Some(Duration::from_millis(500))).expect("a time-out");
+        let remote = Remote::new(Identity::new(own), daemon);
+        Self { socket, remote, to: to.parse().expect("an address"), stamp: 1_900_000_000 }
+    }
+
+    fn send(&self, datagram: &[u8]) {
+        self.socket.send_to(datagram, self.to).expect("it can be sent");
+    }
+
+    /// The next message of this length.
+    #[track_caller]
+    fn next(&self, length: usize) -> Vec<u8> {
+        let mut buffer = vec![0; 2048];
+        for _ in 0..60 {
+            match self.socket.recv(&mut buffer) {
+                Ok(found) if found == length => return buffer[..length].to_vec(),
+                _ => {}
+            }
+        }
+        panic!("no message of {length} bytes came");
+    }
+
+    fn known(&self, keys: &SessionKeys, remote: Index, initiator: bool) -> Known {
+        let start = SessionStart {
+            local: Index(7),
+            remote,
+            initiator,
+            birth: Time(1),
+            rekey_after: Duration::from_secs(120),
+        };
+        Known { keys: [keys.send, keys.receive], session: Session::new(start, keys) }
+    }
+
+    /// A handshake that we begin, and the packet that proves us.
+    fn call(&mut self) -> Known {
+        self.stamp += 1;
+        let stamp = Tai64n::from_unix(Duration::from_secs(self.stamp));
+        let (pending, initiation) =
+            initiate(&self.remote, Index(7), stamp, &mut os_rng()).expect("honest keys");
+        let mut bytes = initiation.to_bytes();
+        MacKeys::new(self.remote.public_key()).fill(&mut bytes, None);
+        self.send(&bytes);
+        let response = Response::parse(&self.next(92)).expect("a response");
+        let keys = pending.read_response(&self.remote, &PresharedKey::default(), &response).expect("ours");
+        let known = self.known(&keys, response.sender, true);
+        self.say_something(&known);
+        known
+    }
+
+    /// A handshake that the daemon begins.
+    fn answer(&mut self) -> Known {
+        let initiation = Initiation::parse(&self.next(148)).expect("an initiation");
+        let opened = open_initiation(self.remote.local(), &initiation).expect("to us");
+        let authentic = opened.authenticate(&self.remote).expect("from the daemon");
+        let (response, keys) = authentic
+            .respond(&self.remote, &PresharedKey::default(), Index(7), &mut os_rng())
+            .expect("honest keys");
+        let mut bytes = response.to_bytes();
+        MacKeys::new(self.remote.public_key()).fill(&mut bytes, None);
+        self.send(&bytes);
+        let known = self.known(&keys, initiation.sender, false);
+        self.say_something(&known);
+        known
+    }
+
+    /// An authentic packet of this session.
+    fn say_something(&self, known: &Known) {
+        self.send(&known.session.seal(&[], Self::NOTHING, Time(1)).expect("the session is young"));
+    }
+}
+
+/// Keys of a session that was renewed are of no more use to the daemon, and to nobody else either.
+#[test]
+fn ten_seconds_after_a_rekey_no_key_of_the_session_before_is_in_memory() {
+    if !need_root() {
+        return;
+    }
+    let (left, right) = cable("rekeyed", 1500);
+    let mut rng = os_rng();
+    let [own, theirs] = [PrivateKey::generate(&mut rng), PrivateKey::generate(&mut rng)];
+    let peer = PeerText {
+        key: theirs.public_key(),
+        preshared: None,
+        endpoint: Some(("192.0.2.2".parse().expect("an address"), 51820)),
+        allowed_ips: vec!["10.77.0.2/32".to_owned()],
+        keepalive: 1,
+    };
+    let address = ["10.77.0.1/24".to_owned()];
+    let file = NodeFile { private: &own, address: &address, mtu: 1420, interface: "", peers: &peer.toml() };
+    let mut other = Other::new(&right, theirs, own.public_key(), "192.0.2.1:51820");
+    let daemon = Daemon::start(&left, &Setup::new(env!("CARGO_BIN_EXE_vpnd"), as_in_matrix(&file.toml())));
+    let daemon = daemon.expect("it starts");
+    let here = |known: &Known| {
+        let memory = memory(daemon.pid());
+        known.keys.map(|key| count(&memory, &key))
+    };
+    let gone = |known: &Known, why: &str| {
+        let mut found = [0; 2];
+        let gone = wait_until(Duration::from_secs(10), || {
+            found = here(known);
+            found == [0; 2]
+        });
+        assert!(gone, "{why}: {found:?} copies of the old keys are left\n{}", daemon.log());
+    };
+
+    // Those in use are found, so that those that are not found are not there.
+    let in_use = |known: &Known| {
+        let mut found = [0; 2];
+        let all = wait_until(Duration::from_secs(10), || {
+            found = here(known);
+            found.iter().all(|copies| *copies > 0)
+        });
+        assert!(all, "keys in use: {found:?} copies\n{}", daemon.log());
+    };
+
+    let first = other.answer(); // its keepalive wanted it
+    in_use(&first);
+    let second = other.call();
+    in_use(&second);
+    gone(&first, "we called");
+    let third = other.call();
+    in_use(&third);
+    gone(&second, "we called again");
+    assert_eq!(here(&third), [1, 1], "of keys in use there is one copy");
+    assert_eq!(count(&memory(daemon.pid()), own.expose()), 1, "and of the private key there is one");
+}
+
+/// The processes beside the daemon were split off before there was a key.
+#[test]
+fn no_process_beside_the_daemon_has_a_key() {
+    if !need_root() {
+        return;
+    }
+    let hook = "[[hook]]\nrun = [\"/bin/true\"]\n"; // so that one of them reads the file
+    let node = Node::alone("keyless", "", hook);
+    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", node.pid())).expect("it runs");
+    let children: Vec<u32> = children.split_whitespace().map(|pid| pid.parse().expect("a number")).collect();
+    assert_eq!(children.len(), 2);
+    for child in children {
+        let memory = memory(child);
+        let (base64, hex) = (node.private.to_base64(), node.private.to_hex());
+        for wanted in [&node.private.expose()[..], base64.as_bytes(), hex.as_bytes()] {
+            assert_eq!(
+                count(&memory, wanted),
+                0,
+                "{}",
+                fs::read_to_string(format!("/proc/{child}/comm")).unwrap()
+            );
+        }
+    }
 }
 
 /// A trial holds what it may have to go back to, and nothing is left of it when it is over.

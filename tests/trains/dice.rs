@@ -22,6 +22,12 @@ impl Dice<'_> {
         }
     }
 
+    /// Are there no bytes left? A seed goes on for ever.
+    #[allow(dead_code, reason = "trains have an end of their own")]
+    pub fn is_over(&self) -> bool {
+        matches!(self, Self::Bytes([]))
+    }
+
     pub fn within(&mut self, range: std::ops::RangeInclusive<usize>) -> usize {
         range.start() + self.below(range.end() - range.start() + 1)
     }

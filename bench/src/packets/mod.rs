@@ -16,6 +16,7 @@ use crate::{
     stop,
 };
 use receiver::Tally;
+pub use sender::Sending;
 
 /// How long one rate is offered.
 const STEP: Duration = Duration::from_millis(700);
@@ -49,18 +50,18 @@ pub struct Rate {
 }
 
 /// Searches for packets of `size` bytes, IP header included, from left to right.
-pub fn search(pair: &Pair, size: usize) -> Result<Rate> {
+pub fn search(pair: &Pair, size: usize, sending: Sending) -> Result<Rate> {
     let what = || format!("send datagrams to {}", pair.right.inner);
     let receiving = pair.right.host.run(|| UdpSocket::bind((pair.right.inner, 0))).attempted(what)?;
     setsockopt(&receiving, sockopt::RcvBufForce, &RECEIVE_BUFFER).attempted(what)?;
     receiving.set_nonblocking(true).attempted(what)?;
-    let sending = pair.left.host.run(|| UdpSocket::bind((pair.left.inner, 0))).attempted(what)?;
-    sending.connect(receiving.local_addr().attempted(what)?).attempted(what)?;
+    let sender = pair.left.host.run(|| UdpSocket::bind((pair.left.inner, 0))).attempted(what)?;
+    sender.connect(receiving.local_addr().attempted(what)?).attempted(what)?;
 
     let mut run = 0;
     bisect(|rate| {
         run += 1;
-        offer(&sending, &receiving, &Load { run, rate, payload: size - HEADERS, length: STEP })
+        offer(&sender, &receiving, &Load { run, rate, payload: size - HEADERS, length: STEP, sending })
     })
 }
 
@@ -71,6 +72,7 @@ struct Load {
     rate: f64,
     payload: usize,
     length: Duration,
+    sending: Sending,
 }
 
 impl Load {
@@ -98,12 +100,12 @@ impl Offered {
     }
 }
 
-fn offer(sending: &UdpSocket, receiving: &UdpSocket, load: &Load) -> Result<Offered> {
+fn offer(sender: &UdpSocket, receiving: &UdpSocket, load: &Load) -> Result<Offered> {
     stop::check()?;
     let done = sender::Done::default();
     thread::scope(|scope| {
         let counting = scope.spawn(|| receiver::count(receiving, load, &done));
-        let sent = sender::send(sending, load, &done);
+        let sent = sender::send(sender, load, &done);
         let tally = counting.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         let sent = sent.attempted(|| format!("send {} packets a second", load.rate))?;
         Ok(Offered { sent: sent.count, rate: sent.rate, tally: tally.attempted(|| "receive".to_owned())? })

@@ -114,7 +114,7 @@ impl Seen {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::Sending, *};
 
     #[test]
     fn order_and_repetition_are_told_apart() {
@@ -129,7 +129,13 @@ mod tests {
         receiving.set_nonblocking(true).unwrap();
         let sending = UdpSocket::bind("127.0.0.1:0").unwrap();
         sending.connect(receiving.local_addr().unwrap()).unwrap();
-        let load = Load { run: 7, rate: 1e4, payload: 100, length: Duration::from_millis(10) };
+        let load = Load {
+            run: 7,
+            rate: 1e4,
+            payload: 100,
+            length: Duration::from_millis(10),
+            sending: Sending::OneByOne,
+        };
         let stale = [[9_u8; 8], 6_u64.to_le_bytes()].concat();
         sending.send(&stale).unwrap();
         let done = Done::default();

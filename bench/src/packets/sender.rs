@@ -13,7 +13,7 @@ use nix::{
     errno::Errno,
     sys::{
         prctl,
-        socket::{MsgFlags, MultiHeaders, sendmmsg},
+        socket::{ControlMessage, MsgFlags, MultiHeaders, sendmmsg, sendmsg},
     },
 };
 
@@ -27,6 +27,15 @@ const AT_ONCE: u64 = 64;
 const LATE: Duration = Duration::from_millis(2);
 /// Over the asked length, then it ends with what it has sent.
 const OVERTIME: u32 = 3;
+
+/// How a batch goes into the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sending {
+    /// Each datagram walks the stack for itself (sendmmsg).
+    OneByOne,
+    /// All walk it together, and are cut as late as can be (UDP_SEGMENT).
+    Segmented,
+}
 
 /// When the last one was sent; told to the receiver.
 pub type Done = OnceLock<Instant>;
@@ -91,32 +100,54 @@ impl Pace {
 }
 
 struct Batch {
-    datagrams: Vec<Vec<u8>>,
+    sending: Sending,
+    /// Datagrams behind each other, as UDP_SEGMENT wants them.
+    bytes: Vec<u8>,
+    payload: usize,
     headers: MultiHeaders<()>,
 }
 
 impl Batch {
     fn new(load: &Load) -> Self {
-        let mut one = vec![0x5a; load.payload.max(NUMBERED)];
+        let payload = load.payload.max(NUMBERED);
+        let mut one = vec![0x5a; payload];
         one[8..NUMBERED].copy_from_slice(&load.run.to_le_bytes());
-        let datagrams = vec![one; AT_ONCE as usize];
-        Self { datagrams, headers: MultiHeaders::preallocate(AT_ONCE as usize, None) }
+        let headers = MultiHeaders::preallocate(AT_ONCE as usize, None);
+        Self { sending: load.sending, bytes: one.repeat(AT_ONCE as usize), payload, headers }
     }
 
     /// Sends `count` datagrams numbered from `first`; so many went out.
     fn send(&mut self, socket: &UdpSocket, first: u64, count: u64) -> io::Result<u64> {
-        for (datagram, number) in self.datagrams.iter_mut().zip(first..first + count) {
+        for (datagram, number) in self.bytes.chunks_mut(self.payload).zip(first..first + count) {
             datagram[..8].copy_from_slice(&number.to_le_bytes());
         }
-        let slices: Vec<_> = self.datagrams[..count as usize].iter().map(|one| [IoSlice::new(one)]).collect();
-        let connected = [None; AT_ONCE as usize];
-        let flags = MsgFlags::empty();
-        match sendmmsg(socket.as_raw_fd(), &mut self.headers, &slices, &connected[..slices.len()], [], flags)
-        {
-            Ok(results) => Ok(results.count() as u64),
+        let sent = match self.sending {
+            Sending::OneByOne => self.one_by_one(socket, count as usize),
+            Sending::Segmented => self.segmented(socket, count as usize),
+        };
+        match sent {
+            Ok(sent) => Ok(sent as u64),
             Err(Errno::EINTR | Errno::ENOBUFS | Errno::EAGAIN) => Ok(0),
             Err(errno) => Err(errno.into()),
         }
+    }
+
+    fn one_by_one(&mut self, socket: &UdpSocket, count: usize) -> nix::Result<usize> {
+        let slices: Vec<_> =
+            self.bytes.chunks(self.payload).take(count).map(|one| [IoSlice::new(one)]).collect();
+        let connected = [None; AT_ONCE as usize];
+        let flags = MsgFlags::empty();
+        let results =
+            sendmmsg(socket.as_raw_fd(), &mut self.headers, &slices, &connected[..count], [], flags)?;
+        Ok(results.count())
+    }
+
+    fn segmented(&self, socket: &UdpSocket, count: usize) -> nix::Result<usize> {
+        let stride = u16::try_from(self.payload).map_err(|_| Errno::EMSGSIZE)?;
+        let slices = [IoSlice::new(&self.bytes[..count * self.payload])];
+        let cut = [ControlMessage::UdpGsoSegments(&stride)];
+        sendmsg::<()>(socket.as_raw_fd(), &slices, &cut, MsgFlags::empty(), None)?;
+        Ok(count)
     }
 }
 
@@ -144,14 +175,20 @@ mod tests {
     #[test]
     fn a_paced_sender_keeps_its_rate() {
         let receiving = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let sending = UdpSocket::bind("127.0.0.1:0").unwrap();
-        sending.connect(receiving.local_addr().unwrap()).unwrap();
-        let load = Load { run: 1, rate: 5_000.0, payload: 36, length: Duration::from_millis(100) };
-        let sent = send(&sending, &load, &Done::default()).unwrap();
-        assert_eq!(sent.count, 500);
-        assert!(sent.rate < 5_500.0, "{}", sent.rate);
-        let mut buffer = [0; 64];
-        assert_eq!(receiving.recv(&mut buffer).unwrap(), 36);
-        assert_eq!(buffer[..16], [0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.connect(receiving.local_addr().unwrap()).unwrap();
+        for sending in [Sending::OneByOne, Sending::Segmented] {
+            let length = Duration::from_millis(30);
+            let load = Load { run: 1, rate: 5_000.0, payload: 36, length, sending };
+            let sent = send(&socket, &load, &Done::default()).unwrap();
+            assert_eq!(sent.count, 150);
+            assert!(sent.rate < 5_500.0, "{}", sent.rate);
+            for number in 0..150_u64 {
+                let mut buffer = [0; 64];
+                assert_eq!(receiving.recv(&mut buffer).unwrap(), 36);
+                assert_eq!(buffer[..8], number.to_le_bytes());
+                assert_eq!(buffer[8..16], [1, 0, 0, 0, 0, 0, 0, 0]);
+            }
+        }
     }
 }

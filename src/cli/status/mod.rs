@@ -135,7 +135,9 @@ fn width() -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::{Access, ControlServer, InterfaceStatus, Operation, Request, events::Events};
+    use crate::control::{
+        Access, ControlServer, InterfaceStatus, Operation, Request, Sandbox, events::Events,
+    };
 
     fn args(name: Option<&str>, run_dir: &Path) -> Args {
         let (name, run_dir) = (name.map(str::to_owned), run_dir.to_owned());
@@ -158,9 +160,11 @@ mod tests {
                         peers: Vec::new(),
                         refusals: Vec::new(),
                         under_load: false,
+                        mss_clamped: 0,
                     },
                     now: Duration::ZERO,
                     operation: Operation::default(),
+                    sandbox: Sandbox::default(),
                     boot: crate::forward::Time(0),
                 });
             }

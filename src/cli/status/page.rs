@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::super::words::{Paint, ago, bytes, count, duration, printable, rate};
 use crate::config::date;
-use crate::control::Operation;
 use crate::control::schema::{PeerReport, RefusalReport, StatusReport};
+use crate::control::{Operation, Sandbox};
 use crate::forward::Refusal;
 
 /// Where the second column begins, and where lines that are too long go on.
@@ -62,7 +62,25 @@ impl Page<'_> {
             let text = paint.bad("under load: handshakes are answered with cookies");
             self.line(page, format!("  {text}"), 2);
         }
+        self.sandbox(page, &report.sandbox);
         self.operation(page, &report.operation);
+    }
+
+    /// What the process may do, and what it should not be able to.
+    fn sandbox(&self, page: &mut String, sandbox: &Sandbox) {
+        let bad = |page: &mut String, text: &str| self.line(page, format!("  {}", self.paint.bad(text)), 2);
+        if sandbox.on {
+            let calls = sandbox.seccomp.as_ref().map(|_| "few system calls".to_owned());
+            let files = sandbox.landlock.map(|version| format!("few files (Landlock {version})"));
+            let all: Vec<_> = sandbox.capabilities.iter().map(|one| one.to_lowercase()).collect();
+            let capabilities = if all.is_empty() { "no capability".to_owned() } else { all.join(" ") };
+            let parts: Vec<_> = calls.into_iter().chain(files).chain([capabilities]).collect();
+            self.field(page, "sandbox", &parts.join(", "));
+        }
+        for missing in &sandbox.missing {
+            let text = if sandbox.on { "the sandbox has a gap" } else { "the sandbox is off" };
+            bad(page, &format!("{text}: {}", printable(missing)));
+        }
     }
 
     /// What operators and other programs did.
@@ -267,8 +285,10 @@ mod tests {
             fwmark: 0x51,
             mtu: 1420,
             under_load: true,
+            mss_clamped: 0,
             now: 1125.0,
             operation: Operation::default(),
+            sandbox: Sandbox::default(),
             peers: vec![peer, silent],
             refusals: vec![
                 RefusalReport {
@@ -330,6 +350,33 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }
+    }
+
+    #[test]
+    fn what_is_in_force_of_the_sandbox_is_said_and_what_is_missing() {
+        let text = |sandbox: Sandbox| {
+            let report = StatusReport { sandbox, ..report() };
+            Page { report: &report, rates: &HashMap::new(), paint: Paint(false), width: None }
+                .text(false, false)
+        };
+        let whole = Sandbox {
+            on: true,
+            seccomp: Some("kill".to_owned()),
+            landlock: Some(7),
+            capabilities: vec!["CAP_NET_ADMIN".to_owned()],
+            ..Sandbox::default()
+        };
+        let line = "  sandbox       few system calls, few files (Landlock 7), cap_net_admin\n";
+        assert!(text(whole.clone()).contains(line));
+        let gap =
+            Sandbox { landlock: None, missing: vec!["this kernel has no Landlock".to_owned()], ..whole };
+        let said = text(gap);
+        assert!(said.contains("  sandbox       few system calls, cap_net_admin\n"), "{said}");
+        assert!(said.contains("  the sandbox has a gap: this kernel has no Landlock\n"), "{said}");
+        let off = Sandbox { missing: vec!["switched off in the file".to_owned()], ..Sandbox::default() };
+        let said = text(off);
+        assert!(said.contains("  the sandbox is off: switched off in the file\n"), "{said}");
+        assert!(!text(Sandbox::default()).contains("sandbox"), "a daemon before there was one");
     }
 
     #[test]

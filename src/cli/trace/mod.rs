@@ -13,7 +13,7 @@ use std::{
 use super::ask::AskError;
 use crate::{
     host::HostError,
-    trace::{Filter, Outcome, Page, text},
+    trace::{Filter, Outcome, Page, picture, text},
     witness::{Shape, Unplaced},
 };
 
@@ -66,6 +66,9 @@ pub struct Args {
     /// One line of JSON a packet (docs/schema.md)
     #[arg(long)]
     json: bool,
+    /// Draw the first packet's way as a picture into FILE, too
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
     /// Where the daemon's sockets are
     #[arg(long, value_name = "DIR", default_value = "/run", hide = true)]
     run_dir: PathBuf,
@@ -106,6 +109,11 @@ pub async fn run(args: Args) -> ExitCode {
         Err(why) => failed(&why),
         Ok(pages) => {
             say(&args, &pages);
+            if let (Some(file), Some(page)) = (&args.svg, pages.first())
+                && let Err(error) = std::fs::write(file, picture::svg(page))
+            {
+                return failed(&format!("write {}: {error}", file.display()));
+            }
             let well = |page: &Page| matches!(page.outcome, Outcome::Arrived { .. } | Outcome::Left { .. });
             if pages.iter().all(well) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }

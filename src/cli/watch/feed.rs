@@ -60,11 +60,6 @@ impl Feed {
             None => std::future::pending().await, // the tasks never end
         }
     }
-
-    /// What is there, without waiting.
-    pub(super) fn poll(&mut self) -> Option<News> {
-        self.news.try_recv().ok()
-    }
 }
 
 /// Whole at first and after a change, then only what had traffic.

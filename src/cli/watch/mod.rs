@@ -7,10 +7,12 @@ mod view;
 
 use std::io::{self, IsTerminal};
 use std::path::Path;
+use std::time::Duration;
 
 use ratatui::{DefaultTerminal, crossterm::event};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval};
 
 use self::feed::Feed;
 use self::model::{Model, Turn};
@@ -18,6 +20,8 @@ use super::ask::{self, AskError};
 
 /// Keys that may wait.
 const INPUT: usize = 64;
+/// News are drawn no more often than this: thousands of events a second are not to be written to a terminal far away.
+const FRAME: Duration = Duration::from_millis(50);
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum WatchError {
@@ -64,19 +68,19 @@ async fn show(
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
+    let mut frames = interval(FRAME);
+    frames.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut is_news = true;
     loop {
-        terminal.draw(|frame| view::draw(frame, model))?;
-        feed.select(model.selected_key());
         tokio::select! {
             _ = terminate.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
             _ = hangup.recv() => return Ok(()),
+            _ = frames.tick(), if is_news => is_news = false,
             news = feed.next() => {
                 model.take(news);
-                // What waits is seen by one drawing.
-                while let Some(news) = feed.poll() {
-                    model.take(news);
-                }
+                is_news = true;
+                continue;
             }
             pressed = input.recv() => match pressed {
                 Some(Ok(event::Event::Key(key))) => if model.press(key) == Turn::End {
@@ -87,6 +91,8 @@ async fn show(
                 None => return Ok(()),
             },
         }
+        terminal.draw(|frame| view::draw(frame, model))?;
+        feed.select(model.selected_key());
     }
 }
 

@@ -69,6 +69,8 @@ pub(super) struct Model {
     pub(super) is_filtering: bool,
     connected_only: bool,
     selected: Option<u64>,
+    /// Is the selected one followed wherever it goes? Else it is whoever stands first.
+    follows: bool,
     pub(super) is_detailed: bool,
     detail: Option<PeerReport>,
     /// The first that is drawn.
@@ -99,6 +101,7 @@ impl Model {
             is_filtering: false,
             connected_only: false,
             selected: None,
+            follows: false,
             is_detailed: false,
             detail: None,
             offset: 0,
@@ -177,8 +180,9 @@ impl Model {
             by.then_with(|| first.row.name.cmp(&second.row.name)).then(a.cmp(b))
         });
         self.order = order;
-        if self.selected.is_none_or(|id| !self.order.contains(&id)) {
+        if !self.follows || self.selected.is_none_or(|id| !self.order.contains(&id)) {
             self.selected = self.order.first().copied();
+            self.follows = false;
         }
         self.scroll();
     }
@@ -206,8 +210,9 @@ impl Model {
         if key.kind == KeyEventKind::Release {
             return Turn::On;
         }
-        if key.modifiers.contains(KeyModifiers::CONTROL) && key.code == KeyCode::Char('c') {
-            return Turn::End;
+        if key.modifiers.contains(KeyModifiers::CONTROL) {
+            // The others mean nothing here, and are no letters of a filter.
+            return if key.code == KeyCode::Char('c') { Turn::End } else { Turn::On };
         }
         if self.is_filtering {
             self.edit_filter(key.code);
@@ -227,7 +232,10 @@ impl Model {
             KeyCode::PageDown => self.go(self.height as isize),
             KeyCode::Home | KeyCode::Char('g') => self.go(isize::MIN),
             KeyCode::End | KeyCode::Char('G') => self.go(isize::MAX),
-            KeyCode::Enter => self.is_detailed = !self.is_detailed,
+            KeyCode::Enter => {
+                self.is_detailed = !self.is_detailed;
+                self.follows |= self.is_detailed;
+            }
             KeyCode::Char('/') => self.is_filtering = true,
             KeyCode::Char('c') => {
                 self.connected_only = !self.connected_only;
@@ -235,6 +243,7 @@ impl Model {
             }
             KeyCode::Char('i') => {
                 self.reversed = !self.reversed;
+                self.follows = false;
                 self.arrange();
             }
             KeyCode::Char(letter) => self.sort_by(letter),
@@ -253,6 +262,8 @@ impl Model {
             _ => return,
         };
         (self.sort, self.reversed) = (sort, false);
+        // Who sorts wants to see who comes first, though somebody else was looked at.
+        self.follows = false;
         self.arrange();
     }
 
@@ -278,6 +289,7 @@ impl Model {
         let last = self.order.len().saturating_sub(1);
         let place = self.place().saturating_add_signed(by).min(last);
         self.selected = self.order.get(place).copied();
+        self.follows = place > 0;
         self.scroll();
     }
 

@@ -131,6 +131,9 @@ fn keys_sort_filter_select_and_show_details() {
     assert_eq!(after("\x1b").0, ["gone", "laptop", "phone"], "Esc clears");
     assert_eq!(press(&mut model, "\x1b"), Turn::End);
     assert_eq!(press(&mut model, "q"), Turn::End);
+    press(&mut model, "/");
+    model.press(KeyEvent::new(KeyCode::Char('j'), KeyModifiers::CONTROL));
+    assert_eq!(model.filter, "", "no letter");
     let interrupt = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
     assert_eq!(model.press(interrupt), Turn::End);
 }
@@ -151,6 +154,32 @@ fn ten_thousand_peers_scroll_and_the_selected_one_stays_in_sight() {
     assert_eq!(names(&screen(&mut model, 100, 30))[0], "p00000");
     press(&mut model, "/p0777\n");
     assert_eq!(names(&screen(&mut model, 100, 30)).len(), 10);
+}
+
+#[test]
+fn the_busiest_are_seen_where_they_are_sorted_and_who_was_selected_is_followed() {
+    let mut model = Model::new("vpn0");
+    let peers = |busy: u64, bytes: u64| {
+        let one = |id| Row { rx_bytes: if id == busy { bytes } else { 0 }, ..row(id, &format!("p{id:05}")) };
+        (0..1000).map(one).collect::<Vec<_>>()
+    };
+    let selected = |model: &Model| model.selected().expect("there are peers").row.name.clone();
+    model.take(sample(0, true, peers(777, 0)));
+    model.take(sample(1, true, peers(777, 5000)));
+    press(&mut model, "r");
+    assert_eq!(names(&screen(&mut model, 100, 30))[0], "p00777");
+    // Whoever comes first now is seen first, though nobody pressed a key.
+    model.take(sample(2, true, peers(333, 9000)));
+    assert_eq!(
+        (names(&screen(&mut model, 100, 30))[0].as_str(), selected(&model).as_str()),
+        ("p00333", "p00333")
+    );
+    press(&mut model, "j");
+    let second = selected(&model);
+    model.take(sample(3, true, peers(500, 9000)));
+    assert_eq!(selected(&model), second, "it is followed");
+    press(&mut model, "t");
+    assert_eq!(selected(&model), "p00000", "sorted anew, the first is meant");
 }
 
 #[test]

@@ -284,9 +284,17 @@ fn status(private_key: Option<PrivateKey>, port: u16, mark: u32, peers: Vec<Peer
         listen_port: port,
         fwmark: mark,
         mtu: 1420,
-        tunnel: Status { private_key, public_key: None, peers, refusals: Vec::new(), under_load: false },
+        tunnel: Status {
+            private_key,
+            public_key: None,
+            peers,
+            refusals: Vec::new(),
+            under_load: false,
+            mss_clamped: 0,
+        },
         now: Duration::ZERO,
         operation: crate::control::Operation::default(),
+        sandbox: crate::control::Sandbox::default(),
         boot: Time(0),
     }
 }

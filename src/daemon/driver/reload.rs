@@ -182,8 +182,13 @@ impl Driver<'_> {
         let mut plan = Plan::new(&config, own_table);
         plan.gso_max_segs = u32::try_from(packets_of_a_send(plan.mtu)).ok();
         let port = config.interface.listen_port;
+        let sockets = &config.interface.sockets;
+        let access = access(sockets, &self.around.names).await.map_err(|error| error.to_string())?;
+        if let Some(why) = self.around.sandbox.cannot_give(sockets) {
+            return Err(why);
+        }
         Ok(Target {
-            access: access(&config.interface.sockets).map_err(|error| error.to_string())?,
+            access,
             interface: config.interface.clone(),
             own: Some(config.interface.private_key.clone()),
             peers: config.peers.clone(),
@@ -261,6 +266,7 @@ impl Driver<'_> {
         if target.own_table == 0 && self.own_table != 0 {
             self.host.release_table().await;
         }
+        self.clamp_mss(target.baseline.interface.clamp_mss);
         let Target { port_chosen, mark, plan, own_table, baseline, access, by_hand, .. } = target;
         let routes = self.settings.route_mtus.iter().map(|mtu| u32::from(*mtu)).collect();
         self.follow_mtus(&Mtus { device: plan.mtu.into(), routes });
@@ -272,11 +278,11 @@ impl Driver<'_> {
 
     /// What may be refused: metrics and hooks, who may speak to the control sockets, port, mark, then addresses, routes and rules.
     async fn change_host(&mut self, target: &Target) -> Result<(), String> {
-        self.change_watchers(target)?;
+        self.change_watchers(target).await?;
         let outcome = self.change_access_and_host(target).await;
         if outcome.is_err() {
             let (hooks, metrics) = (self.baseline.hooks.clone(), self.baseline.interface.metrics_listen);
-            if let Err(why) = self.watch_by(hooks, metrics) {
+            if let Err(why) = self.watch_by(hooks, metrics).await {
                 tracing::error!(why, "hooks or metrics are not as they were before the reload");
             }
         }
@@ -284,21 +290,19 @@ impl Driver<'_> {
     }
 
     /// Who is told what happens, and who reads the metrics.
-    fn change_watchers(&mut self, target: &Target) -> Result<(), String> {
+    async fn change_watchers(&mut self, target: &Target) -> Result<(), String> {
         let (hooks, metrics) = (target.baseline.hooks.clone(), target.interface.metrics_listen);
-        self.watch_by(hooks, metrics)
+        self.watch_by(hooks, metrics).await
     }
 
-    /// Hooks cannot be refused but for want of a thread, so they come last.
-    fn watch_by(&mut self, hooks: Vec<Hook>, metrics: Option<SocketAddr>) -> Result<(), String> {
+    /// Hooks cannot be refused but where the file is gone again, so they come last.
+    async fn watch_by(&mut self, hooks: Vec<Hook>, metrics: Option<SocketAddr>) -> Result<(), String> {
         if metrics != self.watched.1 {
             serve_metrics(&mut self.control, metrics).map_err(|error| error.to_string())?;
             self.watched.1 = metrics;
         }
         if hooks != self.watched.0 {
-            self.events
-                .set_hooks(&hooks)
-                .map_err(|error| format!("start the thread of the hooks: {error}"))?;
+            self.events.set_hooks(&hooks).await?;
             self.watched.0 = hooks;
         }
         Ok(())
@@ -323,7 +327,10 @@ impl Driver<'_> {
             return self.apply_plan(target).await;
         }
         let new = match moves {
-            true => Some(self.plane.bind(port, target.mark).map_err(|error| error.to_string())?),
+            true => Some(match self.plane.bind(port, target.mark) {
+                Ok(bound) => bound,
+                Err(error) => return Err(self.around.outside.explain_port(port, error).await.to_string()),
+            }),
             false => None,
         };
         let former = self.plane.sockets();

@@ -30,6 +30,8 @@ fn implementations() -> Vec<(Seal, Open)> {
         implementation!(portable::Cipher),
         #[cfg(feature = "fast-aead")]
         implementation!(super::fast::Cipher),
+        #[cfg(feature = "ipsec-mb")]
+        implementation!(super::wide::Cipher),
     ]
 }
 
@@ -102,7 +104,7 @@ proptest! {
 
     #[test]
     fn both_implementations_say_the_same(
-        key: [u8; 32], counter in counters(), text in prop::collection::vec(any::<u8>(), 0..2000),
+        key: [u8; 32], counter in counters(), text in prop::collection::vec(any::<u8>(), 0..5000),
     ) {
         let other = portable::Cipher::new(&key);
         let mut ours = text.clone();

@@ -229,6 +229,23 @@ fn a_source_that_nobody_owns_is_refused() {
     assert_eq!(load(&two.to_left.activity.rx_packets), 0);
 }
 
+/// What one receive call brings is of one session, and not of one source.
+#[test]
+fn each_source_of_datagrams_that_came_together_is_looked_at() {
+    let two = Two::new();
+    let sources = ["10.0.0.1", "10.0.0.3", "10.0.0.1", "10.0.0.4"];
+    let inside = sources.map(|source| forged_inside(&two, &packet(source, "10.0.0.2", 28)));
+    let mut buffer = inside.concat();
+    let stride = inside[0].len();
+    let arrival = Arrival { from: endpoint(LEFT), ecn: Ecn::NotEct, place: 0..buffer.len(), stride };
+    let mut deliveries = Deliveries::new();
+    two.right.forward.inbound(&arrival, &mut buffer, &mut deliveries, START);
+    deliveries.finish(&mut buffer);
+    assert_eq!(load(&two.to_left.activity.rx_packets), 2);
+    assert_eq!(two.right.refusals(), [("source_not_allowed", 2)]);
+    assert_eq!(two.right.evidence(Refusal::SourceNotAllowed).inner, Some(address("10.0.0.4")));
+}
+
 /// netns.sh, scenario 10: it is authentic, so the endpoint follows all the same.
 #[test]
 fn a_packet_from_a_wrong_source_still_roams_and_counts_as_received() {
@@ -326,7 +343,8 @@ fn handshakes_go_to_the_upper_half_whole() {
         let mut datagram: Vec<u8> = (0..length).map(|n| n as u8).collect();
         datagram[..4].copy_from_slice(&[kind, 0, 0, 0]);
         let sent = datagram.clone();
-        assert_eq!(node.inbound(LEFT, &mut datagram, START), Inbound::Handshake);
+        let work = if kind == 3 { Inbound::Keepalive } else { Inbound::Handshake };
+        assert_eq!(node.inbound(LEFT, &mut datagram, START), work, "a cookie reply is no load");
         let (popped, waiting) = node.forward.pop_handshake().expect("it was queued");
         assert_eq!((&popped.bytes[..], popped.from, waiting), (&sent[..], endpoint(LEFT), 0));
     }
@@ -339,11 +357,42 @@ fn a_flood_of_handshakes_is_refused_when_the_queue_is_full() {
     for n in 0..HANDSHAKE_QUEUE + 10 {
         let mut datagram = [0; INITIATION_LEN];
         datagram[0] = 1;
-        let outcome = node.inbound(LEFT, &mut datagram, START);
+        let from = format!("198.18.{}.{}:7", n >> 8, n & 255);
+        let outcome = node.inbound(&from, &mut datagram, START);
         assert_eq!(outcome == Inbound::Handshake, n < HANDSHAKE_QUEUE);
     }
     assert_eq!(node.refusals(), [("handshake_queue_full", 10)]);
     assert_eq!(node.evidence(Refusal::HandshakeQueueFull).at, START);
+}
+
+#[test]
+fn one_source_fills_its_part_of_the_queue_and_the_rest_is_refused_with_its_address() {
+    let node = Node::new();
+    let share = usize::from(handshakes::SHARE);
+    for n in 0..share + 10 {
+        let mut datagram = [0; INITIATION_LEN];
+        datagram[0] = 1;
+        assert_eq!(node.inbound(LEFT, &mut datagram, START) == Inbound::Handshake, n < share);
+    }
+    assert_eq!(node.refusals(), [("rate_limited", 10)]);
+    assert_eq!(node.evidence(Refusal::RateLimited).from, Some(endpoint(LEFT).remote));
+}
+
+#[test]
+fn what_is_meant_for_another_key_takes_no_place_in_the_queue() {
+    let node = Node::new();
+    let key = crate::noise::PrivateKey::new([9; 32]).public_key();
+    let macs = crate::noise::macs::MacKeys::new(&key);
+    node.forward.handshakes.set_macs(Some(macs.clone()));
+    for (kind, length) in [(1, INITIATION_LEN), (2, RESPONSE_LEN)] {
+        let mut datagram = vec![7; length];
+        datagram[..4].copy_from_slice(&[kind, 0, 0, 0]);
+        assert_eq!(node.inbound(LEFT, &mut datagram.clone(), START), Inbound::Refused);
+        macs.fill(&mut datagram, None);
+        assert_eq!(node.inbound(LEFT, &mut datagram, START), Inbound::Handshake);
+    }
+    assert_eq!(node.refusals(), [("mac1", 2)]);
+    assert_eq!(node.evidence(Refusal::Mac1).from, Some(endpoint(LEFT).remote));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Two lower halves back to back, and what a test needs to look into them.
 
 mod inbound;
+mod mss;
 mod outbound;
 #[path = "../../../tests/trains/plain.rs"]
 #[allow(dead_code, reason = "the random trains use all of it")]

@@ -4,8 +4,10 @@ use std::{cell::Cell, thread};
 
 use super::*;
 
-fn handshake(n: u16) -> HandshakeDatagram {
-    HandshakeDatagram { from: endpoint(LEFT), bytes: n.to_be_bytes().to_vec().into() }
+/// Each from an address of its own.
+fn push(forward: &Forward, n: u16) -> Result<(), Refusal> {
+    let from = Endpoint { remote: ([198, 18, (n >> 8) as u8, n as u8], 7).into(), local: None };
+    forward.push_handshake(&from, Kind::Initiation, &n.to_be_bytes())
 }
 
 fn pop(node: &Node) -> Option<(Vec<u8>, usize)> {
@@ -16,7 +18,7 @@ fn pop(node: &Node) -> Option<(Vec<u8>, usize)> {
 fn handshakes_come_out_in_order_with_the_number_that_waits_behind() {
     let node = Node::new();
     for n in 0..3 {
-        node.forward.push_handshake(handshake(n));
+        push(&node.forward, n).unwrap();
     }
     assert_eq!(pop(&node), Some((vec![0, 0], 2)));
     assert_eq!(pop(&node), Some((vec![0, 1], 1)));
@@ -27,26 +29,23 @@ fn handshakes_come_out_in_order_with_the_number_that_waits_behind() {
 #[test]
 fn a_full_queue_refuses_the_newest() {
     let node = Node::new();
-    for n in 0..HANDSHAKE_QUEUE as u16 + 3 {
-        node.forward.push_handshake(handshake(n));
-    }
-    assert_eq!(node.refusals(), [("handshake_queue_full", 3)]);
+    let refused = (0..HANDSHAKE_QUEUE as u16 + 3).filter_map(|n| push(&node.forward, n).err());
+    assert_eq!(refused.collect::<Vec<_>>(), [Refusal::HandshakeQueueFull; 3]);
     assert_eq!(pop(&node), Some((vec![0, 0], HANDSHAKE_QUEUE - 1)));
-    assert_eq!(node.evidence(Refusal::HandshakeQueueFull).from, Some(endpoint(LEFT).remote));
 }
 
 #[test]
 fn the_upper_half_is_woken_once_until_it_saw_the_queue_empty() {
     let node = Node::new();
     let wakes = || node.wakes.load(Ordering::Relaxed);
-    node.forward.push_handshake(handshake(0));
-    node.forward.push_handshake(handshake(1));
+    push(&node.forward, 0).unwrap();
+    push(&node.forward, 1).unwrap();
     assert_eq!(wakes(), 1);
     assert!(pop(&node).is_some());
-    node.forward.push_handshake(handshake(2));
+    push(&node.forward, 2).unwrap();
     assert_eq!(wakes(), 1, "it has not come to the end yet");
     assert!(pop(&node).is_some() && pop(&node).is_some() && pop(&node).is_none());
-    node.forward.push_handshake(handshake(3));
+    push(&node.forward, 3).unwrap();
     assert_eq!(wakes(), 2);
 }
 
@@ -102,7 +101,7 @@ fn no_push_is_slept_through() {
                     while forward.handshakes.len() > HANDSHAKE_QUEUE / 2 {
                         thread::yield_now();
                     }
-                    forward.push_handshake(handshake(n));
+                    push(&forward, n).unwrap();
                 }
             });
         }

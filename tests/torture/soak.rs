@@ -1,0 +1,132 @@
+//! An hour of all of it: mixed traffic over a lossy path, rekeys, roaming, reloads.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    thread,
+    time::{Duration, Instant},
+};
+
+use vpnd::lab::tcp_transfer;
+
+use crate::{
+    Torment,
+    common::flow::Flow,
+    field::memory_kb,
+    relay::{Mess, Relay},
+    report::Figure,
+    world::{DEVICE, PORT, Pair, Spec, sh},
+};
+
+/// RSS may differ by so much between the two halves: 2 MB.
+const FLAT: u64 = 2048;
+
+/// What was seen of the two processes at one moment.
+struct Look {
+    memory: u64,
+    files: usize,
+}
+
+fn look(pid: u32) -> Look {
+    let files = fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count);
+    Look { memory: memory_kb(pid), files }
+}
+
+pub fn soak(torment: &Torment) -> Vec<Figure> {
+    let duration = torment.time(Duration::from_secs(3600)).max(Duration::from_secs(10));
+    let pair = Pair::start("torture-soak", &Spec { right_knows_left: false, ..Spec::default() });
+    let front = SocketAddr::new(pair.right.outer, 4000);
+    let relay = Relay::start(&pair.right.host, front, SocketAddr::new(pair.right.outer, PORT), torment.seed);
+    // A reload goes back to what the file says, so that is where the relay stands.
+    let config = pair.left.daemon().config().to_owned();
+    let text = fs::read_to_string(&config).expect("its file");
+    fs::write(&config, text.replace(&format!("{}:{PORT}", pair.right.outer), &front.to_string()))
+        .expect("its file");
+    let reload = || sh(&pair.left.host, &format!("kill -HUP {}", pair.left.pid()));
+    reload();
+    thread::sleep(Duration::from_millis(500));
+    pair.left.ping(pair.right.inner4, 1);
+    relay.make(Mess { loss: 1, reordering: 2, delay: Duration::from_millis(5), ..Mess::default() });
+    let pids = [pair.left.pid(), pair.right.pid()];
+    let pace = Duration::from_millis(2);
+    let flows = [
+        Flow::start(&pair.left.host, &pair.right.host, pair.right.inner4, pace, 900),
+        Flow::start(&pair.right.host, &pair.left.host, pair.left.inner6, pace, 900),
+    ];
+    let (begin, mut looks) = (Instant::now(), Vec::new());
+    let (mut transfers, mut broken, mut reloads, mut moves) = (0, 0, 0, 0);
+    while begin.elapsed() < duration {
+        let limit = Duration::from_secs(60);
+        let whole = tcp_transfer(&pair.left.host, &pair.right.host, pair.right.inner6, 2_000_000, limit)
+            .is_ok_and(|transfer| transfer.intact);
+        transfers += 1;
+        broken += u64::from(!whole);
+        let elapsed = begin.elapsed().as_secs();
+        if elapsed / 60 > reloads {
+            reload();
+            reloads = elapsed / 60;
+        }
+        if elapsed / 20 > moves {
+            relay.rebind(&pair.right.host);
+            moves = elapsed / 20;
+        }
+        looks.push(pids.map(look));
+        thread::sleep(Duration::from_millis(500));
+    }
+    let arrived = flows.map(Flow::finish);
+    let lived = [pair.left.pid(), pair.right.pid()] == pids && pair.left.reaches(pair.right.inner4);
+    let rekeys = pair.left.log().matches("session renewed").count();
+    let halves = looks.split_at(looks.len() / 2);
+    let most = |looks: &[[Look; 2]]| -> [u64; 2] {
+        [0, 1].map(|end| looks.iter().map(|look| look[end].memory).max().unwrap_or(0))
+    };
+    let (first, last) = (most(halves.0), most(halves.1));
+    let files = |looks: &[[Look; 2]]| -> [usize; 2] {
+        [0, 1].map(|end| looks.iter().map(|look| look[end].files).max().unwrap_or(0))
+    };
+    let (files_first, files_last) = (files(halves.0), files(halves.1));
+    let _device = DEVICE;
+    vec![
+        Figure::hard("restarts", "0", if lived { "0" } else { "some" }, lived),
+        Figure::hard(
+            format!("{:.0} s: TCP transfers of 2 MB, each byte checked", begin.elapsed().as_secs_f64()),
+            "all whole",
+            format!("{} of {transfers}", transfers - broken),
+            broken == 0,
+        ),
+        Figure::hard(
+            "numbered datagrams doubled or damaged",
+            "0",
+            arrived.iter().map(|way| way.doubled + way.damaged).sum::<u64>(),
+            arrived.iter().all(|way| (way.doubled, way.damaged) == (0, 0)),
+        ),
+        Figure::hard(
+            "numbered datagrams lost (1 % by the relay, and what TCP crowds out)",
+            "≤ 3 %",
+            arrived
+                .iter()
+                .map(|way| format!("{:.2} %", way.lost.len() as f64 / way.sent as f64 * 100.0))
+                .collect::<Vec<_>>()
+                .join(", "),
+            arrived.iter().all(|way| way.lost.len() as f64 <= way.sent as f64 * 0.03),
+        ),
+        Figure::hard(
+            "rekeys, reloads, moves",
+            "as the time asks",
+            format!("{rekeys}, {reloads}, {moves}"),
+            rekeys as u64 >= duration.as_secs() / 130,
+        ),
+        Figure::hard(
+            "RSS in the halves",
+            "flat",
+            format!("{first:?} kB, {last:?} kB"),
+            [0, 1].into_iter().all(|end| last[end] <= first[end] + FLAT),
+        ),
+        Figure::hard(
+            "open files in the halves",
+            "constant",
+            format!("{files_first:?}, {files_last:?}"),
+            files_first == files_last,
+        ),
+    ]
+}
