@@ -9,7 +9,7 @@ use vpnd::{
 
 use super::{
     common::need_root,
-    world::{PATIENCE, TUN, Traced, Watcher, World, ip},
+    world::{PATIENCE, TUN, Traced, Watcher, World, ip, on},
 };
 
 const WHOLE_WAY: [&str; 20] = [
@@ -82,7 +82,7 @@ fn a_ping_over_ipv4_shows_its_whole_way_on_both_ends() {
     assert_eq!(sealed.endpoint, "192.0.2.2:51820".parse().unwrap());
     let route = traced.at("l", Walk::Inner, Place::Route).route.clone().expect("an answer");
     assert_eq!(route.device.as_deref(), Some("vpn0"));
-    assert_eq!(route.prefix.as_deref(), Some("10.77.0.0/24"));
+    assert_eq!(route.prefix.as_deref(), Some("10.77.0.2/32"));
     let route = traced.at("l", Walk::Outer, Place::Route).route.clone().expect("an answer");
     assert_eq!((route.device.as_deref(), route.table), (Some("eth0"), Some(254)));
     let route = traced.at("r", Walk::Inner, Place::Route).route.clone().expect("an answer");
@@ -190,9 +190,7 @@ fn a_host_in_the_middle_shows_its_forward_hook_between_both_ends() {
     }
     middle.sysctl("ipv4.ip_forward", "1").expect("a sysctl");
     for (host, own, other) in [(&world.left, 1, 2), (&world.right, 2, 1)] {
-        host.add_route(&format!("198.51.100.{own}/32"), None, "eth1").expect("a route");
-        host.add_route(&format!("192.0.2.{other}/32"), Some(ip(&format!("198.51.100.{own}"))), "eth1")
-            .expect("a route");
+        on(host, &format!("ip route add 192.0.2.{other}/32 via 198.51.100.{own} dev eth1 onlink"));
     }
     middle.add_route("192.0.2.1/32", None, "left").expect("a route");
     middle.add_route("192.0.2.2/32", None, "right").expect("a route");
