@@ -74,9 +74,13 @@ pub fn drafts(sight: &Sight) -> Vec<Draft> {
     while let Some(seen) = left.take_seen(|seen| !is_outbound(&seen.vpnd)) {
         drafts.push(sight.inbound(None, Some(seen), &mut left));
     }
-    while let Some(passage) =
-        left.take_passage(|passage| passage.carrier.is_some() && passage.first().place == Place::Prerouting)
-    {
+    // Carriers of others pass INPUT, too; one that does not is worth a page, whatever is in it.
+    let ends_here = |passage: &Passage| {
+        let last = passage.last();
+        let is_carrier = passage.carrier.is_some() && passage.first().place == Place::Prerouting;
+        is_carrier && !(sight.tun.is_some() && last.place == Place::Input && last.passed)
+    };
+    while let Some(passage) = left.take_passage(ends_here) {
         drafts.push(sight.inbound(Some(passage), None, &mut left));
     }
     if drafts.is_empty() && sight.probe.is_some() {

@@ -158,7 +158,9 @@ fn no_route(route: &Route) -> Option<String> {
             }
             ("ENETUNREACH", _) => ": there is no route",
             ("EACCES", _) => ": a route or rule prohibits it",
-            ("EINVAL", true) => ": its source cannot be true here (a martian), or it fell into a blackhole",
+            ("EINVAL", true) => {
+                ": its source cannot be true here (rp_filter, or a martian), or it fell into a blackhole"
+            }
             ("EINVAL", false) => ": it fell into a blackhole",
             _ => "",
         };

@@ -318,7 +318,7 @@ fn a_source_that_is_routed_another_way_dies_by_rp_filter() {
     }
     let traced = follow_ping(&world, &host, Some("192.0.2.77"));
     traced.assert_way(&["l inner PREROUTING", "l inner routing dropped"]);
-    assert_death(&traced, "l inner routing dropped", Killer::Route, &["EXDEV", "rp_filter"]);
+    assert_death(&traced, "l inner routing dropped", Killer::Route, &["EINVAL", "rp_filter"]);
     let notes = traced.page().notes.join("\n");
     assert!(notes.contains("TcpExt.IPReversePathFilter by 1"), "{notes}");
 }

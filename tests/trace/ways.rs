@@ -209,7 +209,8 @@ fn a_host_in_the_middle_shows_its_forward_hook_between_both_ends() {
         "r outer eth1",
     ];
     assert_eq!(way[9..17], expected, "{}", traced.as_text());
-    assert_arrived(&traced);
+    let outcome = &traced.page().outcome;
+    assert!(matches!(outcome, Outcome::Arrived { .. }), "{outcome:?}");
 }
 
 #[test]
