@@ -208,7 +208,7 @@ impl Gathered {
         let listen = |kind, attempted| signal(kind).map_err(|source| TraceError::Io { attempted, source });
         let mut interrupted = listen(SignalKind::interrupt(), "listen for SIGINT")?;
         let mut terminated = listen(SignalKind::terminate(), "listen for SIGTERM")?;
-        let until = Instant::now() + Duration::from_secs(args.seconds);
+        let mut until = Instant::now() + Duration::from_secs(args.seconds);
         let (mut latest, mut enough) = (Instant::now(), None);
         loop {
             let now = Instant::now();
@@ -226,9 +226,11 @@ impl Gathered {
                         probing = None;
                         Told::Probe(probe.map_err(|error| TraceError::Other(format!("the probe: {error}")))?)
                     }
-                    // Enough was seen: what there is, is told.
-                    _ = interrupted.recv() => return Ok(()),
-                    _ = terminated.recv() => return Ok(()),
+                    // Enough was seen: what is under way, and what there is, is told.
+                    _ = async { tokio::select! { _ = interrupted.recv() => (), _ = terminated.recv() => () } } => {
+                        until = until.min(Instant::now() + QUIET);
+                        break;
+                    }
                     () = sleep_until(tick) => break,
                 };
                 latest = Instant::now();
