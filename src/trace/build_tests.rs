@@ -134,7 +134,7 @@ fn the_way_down_is_one_page_whose_carrier_is_found_by_the_first_of_its_send() {
 #[test]
 fn both_halves_are_joined_by_session_and_counter_alone() {
     let (left, right) = (pages(&down()).remove(0), pages(&up()).remove(0));
-    let joined = join(left.clone(), &[right.clone()]);
+    let joined = join(left.clone(), std::slice::from_ref(&right));
     assert_eq!(joined.stations.len(), 20);
     assert_eq!(joined.outcome, Outcome::Arrived { answered_us: None });
     assert!(joined.stations[..10].iter().all(|station| station.host == 0));
