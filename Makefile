@@ -52,7 +52,7 @@ walls: ## The walls between the rooms
 portable: ## Without aws-lc: pure Rust alone
 	cargo test --locked --lib --no-default-features -- forward noise
 
-NAMESPACE_TESTS := $(addprefix --test ,namespaces torture host explain capture plane plane_udp plane_tun control lab handbook)
+NAMESPACE_TESTS := $(addprefix --test ,namespaces torture host explain capture trace plane plane_udp plane_tun control lab handbook)
 unit: ## Unit tests, the model, the order of batches, random trains of packets, the fuzzers' corpora
 	cargo test --locked --lib --bins --test model --test order --test process --test sandbox --test trains --test fuzzed --test mutations
 	cargo test --locked -p vpnd-bench

@@ -16,7 +16,7 @@ use crate::{
         demo::Demo,
         rootless,
     },
-    trace::picture,
+    trace::{self, picture},
 };
 
 /// Two hosts on this machine, a tunnel between them, and a page that shows the way a packet takes. With the name of a
@@ -130,7 +130,22 @@ fn measure(demo: &Demo, svg: Option<&Path>) -> Result<bool, String> {
     if !page.passed() {
         eprintln!("vpnd lab: not everything came through; see above.{}", last_words(demo));
     }
-    Ok(page.passed())
+    Ok(page.passed() & show_trace(demo))
+}
+
+/// One more ping, station by station, on both hosts.
+fn show_trace(demo: &Demo) -> bool {
+    match demo.trace() {
+        Ok(page) => {
+            say("\nOne ping, followed through both hosts by `vpnd trace`\n\n");
+            say(&trace::text::page(&page, io::stdout().is_terminal()));
+            matches!(page.outcome, trace::Outcome::Arrived { .. })
+        }
+        Err(error) => {
+            eprintln!("vpnd lab: {error}");
+            false
+        }
+    }
 }
 
 fn last_words(demo: &Demo) -> String {

@@ -1,8 +1,10 @@
 //! `vpnd lab`: two hosts, a cable, a vpnd on each; and the measurement that becomes a [`Page`].
 
 use std::{
+    fs::File,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    path::Path,
+    path::{Path, PathBuf},
+    process::Command,
     thread,
     time::Duration,
 };
@@ -12,15 +14,16 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use super::{
     capture::Capture,
     daemon::{Daemon, Setup},
-    error::LabError,
+    error::{Attempted, LabError},
     host::Host,
     link,
     netfilter::Counters,
     page::{self, Listener, Page, Reading, Sample, Tunnel},
     ping::{MARK, Ping},
+    stopwatch::poll_until,
     traffic::tcp_transfer,
 };
-use crate::{noise::PrivateKey, sys};
+use crate::{noise::PrivateKey, sys, trace};
 
 /// The device of the tunnel on both hosts.
 pub const TUN: &str = "vpn0";
@@ -35,6 +38,7 @@ pub struct Demo {
     left: Side,
     right: Side,
     no_netfilter: Option<String>,
+    binary: PathBuf,
 }
 
 /// A host with its vpnd. The order of the fields is the order in which they end.
@@ -91,7 +95,7 @@ impl Demo {
         };
         let left = start(left, LEFT, RIGHT, &keys[0], &keys[1])?;
         let right = start(right, RIGHT, LEFT, &keys[1], &keys[0])?;
-        Ok(Self { left, right, no_netfilter })
+        Ok(Self { left, right, no_netfilter, binary: binary.to_owned() })
     }
 
     /// Sends one ping to make the daemons shake hands, one that is counted, and a bulk transfer. Fails when
@@ -118,6 +122,28 @@ impl Demo {
             listener,
             bulk,
             transfer,
+        })
+    }
+
+    /// The way of one ping, as `vpnd trace` on both hosts sees it.
+    pub fn trace(&self) -> Result<trace::Page, LabError> {
+        let to = RIGHT.inner();
+        let file = self.right.host.folder().join("trace.json");
+        let attempted = || "trace a ping on both hosts".to_owned();
+        let mut watching = Command::new(&self.binary);
+        watching.args(["trace", "--json", "--seconds", "30", "--follow", &format!("icmp and dst host {to}")]);
+        watching.arg("--run-dir").arg(self.right.daemon.run_dir());
+        watching.stdout(File::create(&file).attempted(attempted)?);
+        let mut watching = self.right.host.spawn("trace", watching)?;
+        let ready = || (watching.ended().is_some() || watching.log().contains("watching")).then_some(());
+        poll_until(Duration::from_secs(10), ready);
+        let mut tracing = self.left.host.command(&self.binary)?;
+        tracing.args(["trace", "--json", &to.to_string(), "--join"]).arg(&file);
+        tracing.arg("--run-dir").arg(self.left.daemon.run_dir());
+        let output = tracing.output().attempted(attempted)?;
+        serde_json::from_slice(&output.stdout).map_err(|_| {
+            let said = String::from_utf8_lossy(&output.stderr);
+            LabError::Unexpected(format!("{}: {}{}", attempted(), said.trim(), watching.log()))
         })
     }
 

@@ -74,15 +74,19 @@ pub fn drafts(sight: &Sight) -> Vec<Draft> {
     while let Some(seen) = left.take_seen(|seen| !is_outbound(&seen.vpnd)) {
         drafts.push(sight.inbound(None, Some(seen), &mut left));
     }
-    while let Some(passage) =
-        left.take_passage(|passage| passage.carrier.is_some() && passage.first().place == Place::Prerouting)
-    {
+    // Carriers of others pass INPUT, too; one that does not is worth a page, whatever is in it.
+    let ends_here = |passage: &Passage| {
+        let last = passage.last();
+        let is_carrier = passage.carrier.is_some() && passage.first().place == Place::Prerouting;
+        is_carrier && !(sight.tun.is_some() && last.place == Place::Input && last.passed)
+    };
+    while let Some(passage) = left.take_passage(ends_here) {
         drafts.push(sight.inbound(Some(passage), None, &mut left));
     }
     if drafts.is_empty() && sight.probe.is_some() {
         drafts.push(sight.outbound(None, None, &mut left));
     }
-    let time = |draft: &Draft| draft.page.stations.first().and_then(|station| station.at_us).unwrap_or(0.0);
+    let time = |draft: &Draft| draft.page.stations.iter().find_map(|station| station.at_us).unwrap_or(0.0);
     drafts.sort_by(|a, b| time(a).total_cmp(&time(b)));
     drafts
 }

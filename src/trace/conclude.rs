@@ -38,14 +38,15 @@ pub(super) enum End {
 }
 
 impl Draft {
-    /// The routing stations: their routes are questions, to be answered.
-    pub fn routes(&mut self) -> impl Iterator<Item = &mut Station> {
-        self.page.stations.iter_mut().filter(|station| station.route.is_some())
-    }
-
-    /// The page, whose routes were answered.
-    pub fn conclude(mut self) -> Page {
+    /// The page, whose routes were answered. `losses`: what the kernel counted meanwhile, for a packet whose end is not
+    /// plain.
+    pub fn conclude(mut self, losses: Option<&str>) -> Page {
         self.page.outcome = self.outcome();
+        let plain = match &self.page.outcome {
+            Outcome::Died(death) => !matches!(death.by, Killer::Kernel | Killer::Route),
+            outcome => !matches!(outcome, Outcome::Unknown { .. }),
+        };
+        self.page.notes.extend(losses.filter(|_| !plain).map(str::to_owned));
         if let Outcome::Died(death) = &self.page.outcome {
             let station = &mut self.page.stations[death.station];
             if matches!(station.verdict, Verdict::Unknown | Verdict::Passed) && death.by != Killer::Kernel {
@@ -157,7 +158,9 @@ fn no_route(route: &Route) -> Option<String> {
             }
             ("ENETUNREACH", _) => ": there is no route",
             ("EACCES", _) => ": a route or rule prohibits it",
-            ("EINVAL", true) => ": its source cannot be true here (a martian), or it fell into a blackhole",
+            ("EINVAL", true) => {
+                ": its source cannot be true here (rp_filter, or a martian), or it fell into a blackhole"
+            }
             ("EINVAL", false) => ": it fell into a blackhole",
             _ => "",
         };
@@ -267,6 +270,8 @@ fn append(joined: &mut Page, page: &Page) {
         .extend(page.notes.iter().filter(|note| !joined.notes.contains(note)).cloned().collect::<Vec<_>>());
     joined.outcome = match &page.outcome {
         Outcome::Arrived { .. } => Outcome::Arrived { answered_us: answered },
+        // Whatever was not seen there: its answer came back.
+        Outcome::Unknown { .. } if answered.is_some() => Outcome::Arrived { answered_us: answered },
         Outcome::Left { .. } => Outcome::Left { answered_us: answered },
         Outcome::Died(death) => Outcome::Died(Death { station: death.station + stations, ..death.clone() }),
         other => other.clone(),

@@ -10,6 +10,8 @@
 //! ```
 
 pub mod build;
+#[cfg(test)]
+mod build_tests;
 mod conclude;
 pub mod facts;
 pub mod feed;

@@ -1,5 +1,7 @@
 //! One packet's way through netfilter's hooks, put together from the single messages of nftables' trace.
 
+use std::collections::HashMap;
+
 use super::{
     Carrier, Facts, Place, Rule,
     station::{Step, Verdict},
@@ -122,10 +124,11 @@ impl Hook {
 impl Passage {
     /// From all messages in the order in which they were read.
     pub fn gather(events: &[Event]) -> Vec<Self> {
-        let mut passages: Vec<Self> = Vec::new();
+        let (mut passages, mut latest) = (Vec::<Self>::new(), HashMap::new());
         for event in events {
-            let latest = passages.iter_mut().rev().find(|passage| passage.id == event.id);
-            match (latest, event.own) {
+            let place = latest.get(&event.id).copied();
+            let latest_of_id = place.and_then(|place: usize| passages.get_mut(place));
+            match (latest_of_id, event.own) {
                 (Some(passage), Some((place, Edge::First))) if passage.goes_on_at(place, event) => {
                     // A first chain speaks twice: the rule that began the trace, and its policy.
                     if passage.last().place != place {
@@ -134,6 +137,7 @@ impl Passage {
                     passage.add(event);
                 }
                 (_, Some((place, Edge::First))) => {
+                    latest.insert(event.id, passages.len());
                     passages.push(Self {
                         id: event.id,
                         hooks: vec![Hook::begin(place, event)],
@@ -192,7 +196,7 @@ impl Passage {
     }
 }
 
-/// Is this what a rule's or a policy's message says first?
+/// What speaks, by nftables' number for it.
 pub fn step(number: u32) -> Option<Step> {
     match number {
         1 => Some(Step::Policy),

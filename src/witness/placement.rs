@@ -5,7 +5,7 @@
 use std::{
     io::{self, BufRead, BufReader, Read, Write},
     net::SocketAddr,
-    process::{Child, ChildStdin, Command, Stdio},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
 };
 
 use crate::trace::{
@@ -58,6 +58,8 @@ pub enum Unplaced {
 pub struct Placement {
     child: Child,
     input: Option<ChildStdin>,
+    /// It writes there when it asks for the next command, and dies where nobody would read it.
+    _output: BufReader<ChildStdout>,
     table: String,
 }
 
@@ -77,10 +79,10 @@ impl Placement {
             .stderr(Stdio::piped())
             .spawn()?;
         let mut input = child.stdin.take().expect("it was asked to be a pipe");
-        let output = child.stdout.take().expect("it was asked to be a pipe");
+        let mut output = BufReader::new(child.stdout.take().expect("it was asked to be a pipe"));
         input.write_all(commands(table, inner, carried).as_bytes())?;
-        let stands = stands(output);
-        let placement = Self { child, input: Some(input), table: table.to_owned() };
+        let stands = stands(&mut output);
+        let placement = Self { child, input: Some(input), _output: output, table: table.to_owned() };
         match stands {
             true => Ok(placement),
             false => Err(Unplaced::Refused(placement.complaint())),
@@ -126,8 +128,8 @@ pub(super) fn program() -> Option<&'static str> {
 }
 
 /// The last command lists a chain: when its rule is shown, all before it was done. A failure is an empty answer.
-fn stands(output: impl Read) -> bool {
-    let mut lines = BufReader::new(output).lines().map_while(Result::ok);
+fn stands(output: impl BufRead) -> bool {
+    let mut lines = output.lines().map_while(Result::ok);
     let shown = lines.by_ref().any(|line| line.trim().starts_with("chain ready {"));
     shown && lines.any(|line| line.contains("accept"))
 }

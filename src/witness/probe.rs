@@ -35,9 +35,6 @@ pub struct Prober {
     payload: Vec<u8>,
 }
 
-/// What came of it.
-pub type Probed = Probe;
-
 /// Identifier and sequence number tell our echo from those of others.
 const SEQUENCE: u16 = 1;
 
@@ -83,7 +80,7 @@ impl Prober {
     }
 
     /// Sends it, and waits for its answer, at most so long. Blocks.
-    pub fn send(mut self, patience: Duration) -> Probed {
+    pub fn send(mut self, patience: Duration) -> Probe {
         let sent_ns = sys::clock::boottime();
         let sent = match self.shape {
             Shape::Tcp(_) => self.socket.connect_timeout(&self.to.into(), patience),

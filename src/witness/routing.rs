@@ -8,7 +8,7 @@ use crate::{
         HostError,
         fib::{self, Decision, Device, Fib, FibRoute, FibRule, Question},
     },
-    trace::{Draft, Packet, Route, RoutingRule, Station, Walk},
+    trace::{Draft, Packet, Place, Route, RoutingRule, Station},
     wire::ip::{TCP, UDP},
 };
 
@@ -17,19 +17,20 @@ const NAMED: usize = 4;
 
 /// Asks for each routing station of the draft.
 pub async fn answer(draft: &mut Draft, fib: &mut Fib, devices: &[Device]) -> Result<(), HostError> {
-    let inner = draft.page.packet.clone();
-    for station in draft.routes() {
-        let packet = if station.walk == Walk::Inner { inner.as_ref() } else { None };
-        let Some(question) = station.route.as_ref().and_then(|route| question(route, packet, devices)) else {
-            continue;
-        };
+    // As it was at the hook before: rules may ask for ports.
+    let mut packet = draft.page.packet.clone();
+    for station in &mut draft.page.stations {
+        if station.packet.is_some() && station.place != Place::Vpnd {
+            packet.clone_from(&station.packet);
+        }
+        let asked = station.route.as_ref().and_then(|route| question(route, packet.as_ref(), devices));
+        let Some(question) = asked else { continue };
         let decision = fib.decide(&question).await?;
         describe(station, &decision, devices);
     }
     Ok(())
 }
 
-/// A carrier is UDP, whose ports are not known here.
 fn question(route: &Route, packet: Option<&Packet>, devices: &[Device]) -> Option<Question> {
     let to = route.destination?;
     let index = |name: &String| devices.iter().find(|device| device.name == *name).map(|device| device.index);

@@ -75,6 +75,15 @@ impl World {
         Self { daemons, left, right }
     }
 
+    /// The right end loses its sessions, and its keys stay.
+    #[track_caller]
+    pub fn restart_right(&mut self) {
+        let config = std::fs::read_to_string(self.daemons[1].config()).expect("its file");
+        self.daemons[1].kill9();
+        self.daemons.pop();
+        self.daemons.push(Daemon::start(&self.right, &Setup::new(VPND, config)).expect("vpnd starts"));
+    }
+
     /// A session, so that the next packet does not wait.
     #[track_caller]
     pub fn shake_hands(&self) {
@@ -117,9 +126,15 @@ impl Watcher {
     /// Returns when it watches.
     #[track_caller]
     pub fn start(host: &Host, daemon: &Daemon, follow: &str, label: &str) -> Self {
+        Self::with(host, daemon, follow, label, &[])
+    }
+
+    /// The same with more arguments.
+    #[track_caller]
+    pub fn with(host: &Host, daemon: &Daemon, follow: &str, label: &str, more: &[&str]) -> Self {
         let run_dir = daemon.run_dir().to_owned();
         Self::run(host, label, move |command| {
-            command.args(["--follow", follow]).arg("--run-dir").arg(run_dir);
+            command.args(["--follow", follow]).args(more).arg("--run-dir").arg(run_dir);
         })
     }
 
@@ -154,8 +169,30 @@ impl Watcher {
         self.process.kill9();
     }
 
-    pub fn wait(&mut self) -> bool {
-        self.process.wait(PATIENCE).is_some()
+    /// Asks it to end, and to print what it has.
+    #[track_caller]
+    pub fn stop(&mut self) {
+        assert!(self.process.terminate(PATIENCE).is_some(), "it ends: {}", self.process.log());
+    }
+
+    /// It ends by itself where it saw what it was to see; where the packet died early it is asked to.
+    #[track_caller]
+    pub fn ended_or_stopped(&mut self) {
+        if self.process.wait(Duration::from_secs(2)).is_none() {
+            self.stop();
+        }
+    }
+
+    /// What it printed.
+    #[track_caller]
+    pub fn pages(&self) -> Vec<Page> {
+        let text = std::fs::read_to_string(&self.file).expect("its file");
+        let page = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        text.lines().map(page).collect()
+    }
+
+    pub fn said(&self) -> String {
+        self.process.log()
     }
 }
 
@@ -167,6 +204,10 @@ pub struct Traced {
 }
 
 impl Traced {
+    pub fn read(pages: Vec<Page>, said: String) -> Self {
+        Self { pages, said, code: None }
+    }
+
     #[track_caller]
     fn of(output: &Output) -> Self {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -1,8 +1,13 @@
 //! The witnesses at work: vpnd's own records, netfilter's trace, a probe; until they have nothing more to tell.
 
-use std::{collections::HashMap, fs, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    fs,
+    time::Duration,
+};
 
 use tokio::{
+    signal::unix::{SignalKind, signal},
     task::JoinHandle,
     time::{Instant, sleep_until},
 };
@@ -12,12 +17,19 @@ use crate::{
     cli::ask::{self, Lines},
     host::fib::{Device, Fib},
     sys,
-    trace::{Event, Filter, Host, Packet, Page, Passage, Place, Probe, Record, Seen, Sight, drafts},
-    witness::{Carried, NfTrace, Placement, Prober, Ruleset, Shape, routing},
+    trace::{
+        Event, Filter, Host, Kind, Outcome, Packet, Page, Passage, Place, Probe, Record, Seen, Sight, drafts,
+        station::VERSION,
+    },
+    witness::{Carried, Counters, Messages, NfTrace, Placement, Prober, Ruleset, Shape, routing},
 };
 
 /// When nothing came for so long, nothing more will.
 const QUIET: Duration = Duration::from_millis(200);
+/// And no longer than this after all was seen that was asked for: others go on sending.
+const AFTER: Duration = Duration::from_secs(1);
+/// How often it is asked whether that is so.
+const TICK: Duration = Duration::from_millis(20);
 /// Bytes of each packet that vpnd is asked for: its headers tell it from others.
 const SNAP: usize = 128;
 /// Messages of netfilter that are kept.
@@ -67,6 +79,7 @@ pub(super) async fn pages(args: &Args) -> Result<Vec<Page>, TraceError> {
     let wall_ns = u64::try_from(sys::clock::wall().as_nanos()).unwrap_or(u64::MAX);
     let (table, mut nftrace, ruleset) =
         placed.map_or((None, None, None), |(t, n, r)| (Some(t), Some(n), Some(r)));
+    let counters = Counters::read();
     // Whoever started us, to send what is to be followed, waits for this.
     eprintln!("vpnd trace: watching");
     let probing = prober.map(|prober| {
@@ -75,6 +88,7 @@ pub(super) async fn pages(args: &Args) -> Result<Vec<Page>, TraceError> {
     });
     let mut gathered = Gathered { events: Vec::new(), seen: Vec::new(), probe: None, notes, ended: false };
     gathered.gather(args, &filter, tunnel.as_mut(), nftrace.as_mut(), probing).await?;
+    let losses = Counters::read().moved_since(&counters);
     drop((nftrace, table));
     gathered.explain_rules(ruleset);
     let mut fib = Fib::open()?;
@@ -85,9 +99,26 @@ pub(super) async fn pages(args: &Args) -> Result<Vec<Page>, TraceError> {
     let mut pages = Vec::new();
     for mut draft in drafts(&sight).into_iter().take(usize::try_from(args.packets).unwrap_or(usize::MAX)) {
         routing::answer(&mut draft, &mut fib, &devices).await?;
-        pages.push(draft.conclude());
+        pages.push(draft.conclude(losses.as_deref()));
+    }
+    if pages.is_empty() {
+        pages.push(nothing(&sight, args.seconds));
     }
     Ok(pages)
+}
+
+/// That nothing came is worth a page, too: the other end joins it.
+fn nothing(sight: &Sight, seconds: u64) -> Page {
+    Page {
+        version: VERSION,
+        kind: Kind::Trace,
+        packet: None,
+        carrier: None,
+        hosts: vec![sight.host.clone()],
+        stations: Vec::new(),
+        outcome: Outcome::Unknown { why: format!("no such packet came within {seconds} s") },
+        notes: sight.notes.clone(),
+    }
 }
 
 /// What means the probe, and as little else as the words of a filter can say.
@@ -158,6 +189,13 @@ fn place(filter: &Filter, carried: &Carried, notes: &mut Vec<String>) -> Result<
     Ok(Some((placed, nftrace, ruleset)))
 }
 
+/// What one of the witnesses told.
+enum Told {
+    Netfilter(Messages),
+    Vpnd(Option<String>),
+    Probe(Probe),
+}
+
 impl Gathered {
     async fn gather(
         &mut self,
@@ -167,42 +205,64 @@ impl Gathered {
         mut nftrace: Option<&mut NfTrace>,
         mut probing: Option<JoinHandle<Probe>>,
     ) -> Result<(), TraceError> {
-        let until = Instant::now() + Duration::from_secs(args.seconds);
-        let (mut quiet, mut wanted) = (None::<Instant>, true);
-        while Instant::now() < until && quiet.is_none_or(|quiet| Instant::now() < quiet) {
-            let wake = quiet.unwrap_or(until).min(until);
-            tokio::select! {
-                messages = next_messages(&mut nftrace) => {
-                    let messages = messages.map_err(|source| TraceError::Io { attempted: "read netfilter's trace", source })?;
-                    if messages.lost {
-                        self.note("the kernel had more messages of netfilter than there was room for: some are missing");
-                    }
-                    let room = EVENTS - self.events.len().min(EVENTS);
-                    self.events.extend(messages.events.into_iter().take(room));
-                }
-                line = next_line(&mut tunnel) => self.line(line?),
-                probe = finished(&mut probing) => {
-                    self.probe = Some(probe.map_err(|error| TraceError::Other(format!("the probe: {error}")))?);
-                    probing = None;
-                }
-                () = sleep_until(wake) => {}
+        let listen = |kind, attempted| signal(kind).map_err(|source| TraceError::Io { attempted, source });
+        let mut interrupted = listen(SignalKind::interrupt(), "listen for SIGINT")?;
+        let mut terminated = listen(SignalKind::terminate(), "listen for SIGTERM")?;
+        let mut until = Instant::now() + Duration::from_secs(args.seconds);
+        let (mut latest, mut enough) = (Instant::now(), None);
+        loop {
+            let now = Instant::now();
+            enough = enough.or_else(|| self.is_enough(args, filter).then_some(now));
+            let over = enough.is_some_and(|enough| now - latest >= QUIET || now - enough >= AFTER);
+            if now >= until || over {
+                return Ok(());
             }
-            wanted = wanted && !self.is_enough(args, filter, probing.is_none());
-            if !wanted {
-                quiet =
-                    Some(Instant::now() + QUIET).filter(|_| quiet.is_none_or(|quiet| Instant::now() < quiet));
-                if quiet.is_none() {
-                    break;
-                }
+            let tick = (now + TICK).min(until);
+            loop {
+                let told = tokio::select! {
+                    messages = next_messages(&mut nftrace) => Told::Netfilter(messages?),
+                    line = next_line(&mut tunnel) => Told::Vpnd(line?),
+                    probe = finished(&mut probing) => {
+                        probing = None;
+                        Told::Probe(probe.map_err(|error| TraceError::Other(format!("the probe: {error}")))?)
+                    }
+                    // Enough was seen: what is under way, and what there is, is told.
+                    _ = async { tokio::select! { _ = interrupted.recv() => (), _ = terminated.recv() => () } } => {
+                        until = until.min(Instant::now() + QUIET);
+                        break;
+                    }
+                    () = sleep_until(tick) => break,
+                };
+                latest = Instant::now();
+                self.take(told);
             }
         }
-        Ok(())
+    }
+
+    fn take(&mut self, told: Told) {
+        match told {
+            Told::Netfilter(messages) => {
+                if messages.lost {
+                    self.note(
+                        "the kernel had more messages of netfilter than there was room for: some are missing",
+                    );
+                }
+                let room = EVENTS - self.events.len().min(EVENTS);
+                self.events.extend(messages.events.into_iter().take(room));
+            }
+            Told::Vpnd(line) => self.line(line),
+            Told::Probe(probe) => self.probe = Some(probe),
+        }
     }
 
     /// Has everything happened that was waited for? What is still under way comes soon.
-    fn is_enough(&self, args: &Args, filter: &Filter, probed: bool) -> bool {
+    fn is_enough(&self, args: &Args, filter: &Filter) -> bool {
         if args.dest.is_some() {
-            return probed && self.probe.is_some();
+            return self.probe.is_some();
+        }
+        // What vpnd could not open never becomes a packet.
+        if self.ended || self.seen.iter().any(|seen| seen.packet.is_none()) {
+            return true;
         }
         let means = |event: &&Event| event.facts.is_some_and(|facts| filter.matches(&facts));
         let begins = |event: &&Event| matches!(event.own, Some((Place::Output | Place::Prerouting, _)));
@@ -210,8 +270,12 @@ impl Gathered {
             self.events.iter().filter(begins).filter(means).map(|event| event.id).collect();
         numbers.sort_unstable();
         numbers.dedup();
-        let carried = args.forwards && self.events.iter().any(|event| event.carrier.is_some());
-        self.ended || numbers.len() as u64 >= args.packets || carried
+        // A carrier that netfilter ends here never becomes a packet.
+        let carriers = self.events.iter().filter(|event| event.carrier.is_some());
+        let carriers: HashSet<_> = carriers.map(|event| event.id).collect();
+        let ends = |event: &Event| args.forwards || event.rule.verdict == "drop";
+        let carried = self.events.iter().any(|event| carriers.contains(&event.id) && ends(event));
+        numbers.len() as u64 >= args.packets || carried
     }
 
     fn line(&mut self, line: Option<String>) {
@@ -265,9 +329,10 @@ impl Gathered {
 }
 
 /// Never, where there is no such witness.
-async fn next_messages(nftrace: &mut Option<&mut NfTrace>) -> std::io::Result<crate::witness::Messages> {
+async fn next_messages(nftrace: &mut Option<&mut NfTrace>) -> Result<Messages, TraceError> {
+    let failed = |source| TraceError::Io { attempted: "read netfilter's trace", source };
     match nftrace {
-        Some(nftrace) => nftrace.next().await,
+        Some(nftrace) => nftrace.next().await.map_err(failed),
         None => std::future::pending().await,
     }
 }

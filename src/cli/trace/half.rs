@@ -16,27 +16,29 @@ const AGAIN: Duration = Duration::from_millis(100);
 /// Each page with what the files have of its way; an error is a sentence.
 pub(super) async fn join_all(pages: Vec<Page>, files: &[PathBuf]) -> Result<Vec<Page>, String> {
     let until = Instant::now() + PATIENCE;
+    let mut others: Vec<Vec<Page>> = files.iter().map(|file| read(file)).collect::<Result<_, _>>()?;
     loop {
-        let others = read(files)?;
-        let has_half = |page: &Page| others.iter().any(|other| other.carrier == page.carrier);
-        let whole = pages.iter().filter(|page| page.carrier.is_some()).all(has_half);
-        if files.is_empty() || whole || Instant::now() >= until {
+        let half = |page: &Page, others: &Vec<Page>| others.iter().any(|other| other.carrier == page.carrier);
+        let carried = || pages.iter().filter(|page| page.carrier.is_some());
+        let whole = others.iter().all(|others| carried().all(|page| half(page, others)));
+        if whole || Instant::now() >= until {
+            let others = others.concat();
             return Ok(pages.into_iter().map(|page| join(page, &others)).collect());
         }
         sleep(AGAIN).await;
+        // A pipe was read to its end.
+        for (file, pages) in files.iter().zip(&mut others).filter(|(file, _)| file.is_file()) {
+            *pages = read(file)?;
+        }
     }
 }
 
-/// All pages of all files.
-fn read(files: &[PathBuf]) -> Result<Vec<Page>, String> {
-    let mut pages = Vec::new();
-    for file in files {
-        let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
-        for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
-            pages.push(page(file, number, line)?);
-        }
-    }
-    Ok(pages)
+/// All pages of a file; its last line may still be written.
+fn read(file: &Path) -> Result<Vec<Page>, String> {
+    let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+    let lines = (1..).zip(whole.lines()).filter(|(_, line)| !line.trim().is_empty());
+    lines.map(|(number, line)| page(file, number, line)).collect()
 }
 
 fn page(file: &Path, number: usize, line: &str) -> Result<Page, String> {

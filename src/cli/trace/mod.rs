@@ -103,9 +103,6 @@ enum TraceError {
 pub async fn run(args: Args) -> ExitCode {
     let pages = match gather::pages(&args).await {
         Err(error) => return failed(&error.to_string()),
-        Ok(pages) if pages.is_empty() => {
-            return failed(&format!("no such packet came within {} s", args.seconds));
-        }
         Ok(pages) => pages,
     };
     match half::join_all(pages, &args.join).await {

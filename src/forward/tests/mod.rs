@@ -8,6 +8,7 @@ mod outbound;
 pub(super) mod plain;
 mod queues;
 mod together;
+mod watched;
 
 use std::{
     net::IpAddr,
