@@ -178,7 +178,7 @@ fn a_flood_is_bounded_and_counted_and_a_ring_turns() {
     let capture = Capture::start(&pair.left, &arguments);
     let socket = pair.left.host.run(|| UdpSocket::bind("0.0.0.0:0")).expect("a socket");
     let until = |capture: &Capture| {
-        capture.files().last().is_some_and(|file| file.to_string_lossy().ends_with("00004"))
+        capture.files().last().is_some_and(|file| file.to_string_lossy().ends_with("00012"))
     };
     let mut sent = 0;
     let turned = wait_until(PATIENCE, || {

@@ -52,12 +52,10 @@ impl Listed {
         self.walk_from(0, question, &mut ends);
         if self.is_merged(question) {
             // Until a rule is added the kernel keeps the local and the main table as one.
-            let rule = self.rules.iter().find(|rule| rule.action == Action::Lookup(super::MAIN_TABLE));
-            let tables = [super::LOCAL_TABLE, super::MAIN_TABLE];
-            let found = self.look(&tables, question).0;
-            ends.extend(
-                rule.into_iter().flat_map(|rule| found.iter().map(|route| end_by_route(rule, route))),
-            );
+            let found = self.look(&[super::LOCAL_TABLE, super::MAIN_TABLE], question).0;
+            // Each route belongs to the rule of its own table all the same.
+            let rule = |table| self.rules.iter().find(|rule| rule.action == Action::Lookup(table));
+            ends.extend(found.into_iter().filter_map(|route| Some(end_by_route(rule(route.table)?, route))));
         }
         ends.dedup();
         ends
