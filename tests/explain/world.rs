@@ -256,7 +256,6 @@ impl Bare {
             tunnel: self.tunnel.status(NOW),
             now: NOW.wall,
             operation: Operation::default(),
-            sandbox: Default::default(),
             boot: NOW.boot,
         };
         let json = serde_json::to_vec(&StatusReport::from(&status)).expect("JSON");
