@@ -1,5 +1,7 @@
 //! Golden traces: what `vpnd trace` says of packets whose way is known, on real namespaces with real firewalls.
 
+#![allow(clippy::disallowed_methods, reason = "tests wait until something holds, with a limit")]
+
 #[path = "../common/mod.rs"]
 mod common;
 

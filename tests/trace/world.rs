@@ -100,7 +100,7 @@ impl World {
     #[track_caller]
     pub fn trace_both(&self, arguments: &str, follow: &str) -> Traced {
         let watcher = Watcher::start(&self.right, &self.daemons[1], follow, "watch");
-        self.trace_with(arguments, &[watcher.file.clone()])
+        self.trace_with(arguments, std::slice::from_ref(&watcher.file))
     }
 
     #[track_caller]
