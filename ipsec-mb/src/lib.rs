@@ -29,7 +29,8 @@ impl std::error::Error for Absent {}
 pub struct Library(imp::Opened);
 
 impl Library {
-    /// Opens it, the first time; what came of it stays.
+    /// Opens it, the first time; what came of it stays. Each manager tries all algorithms, which brings 3 MB of the library's
+    /// code into memory: after this call it can go again.
     pub fn open() -> Result<Self, Absent> {
         imp::open().map(Self)
     }
@@ -80,7 +81,6 @@ mod imp {
         fn vpnd_ipsec_mb_version() -> *const c_char;
         fn vpnd_ipsec_mb_new() -> *mut c_void;
         fn vpnd_ipsec_mb_free(manager: *mut c_void);
-        fn vpnd_ipsec_mb_forget_code();
         fn vpnd_ipsec_mb_run(
             manager: *mut c_void,
             decrypt: c_int,
@@ -115,8 +115,6 @@ mod imp {
                 Absent("this processor has no AVX-512 IFMA, or the library does not erase what it leaves");
             let ahead = (0..MADE_AHEAD).map(|_| Manager::new()).collect::<Option<Vec<_>>>().ok_or(unable)?;
             *AHEAD.lock().unwrap_or_else(PoisonError::into_inner) = ahead;
-            // SAFETY: the shim's functions are set.
-            unsafe { vpnd_ipsec_mb_forget_code() };
             Ok(Opened(()))
         })
     }

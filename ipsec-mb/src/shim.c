@@ -1,11 +1,7 @@
 /* What of intel-ipsec-mb cannot be called from Rust without its header: its structures change with its versions, and
  * most of its functions are pointers in them. The library itself is opened while running, under the name of the version
  * that the header is of, so that a machine without it only lacks speed. */
-#define _GNU_SOURCE
 #include <dlfcn.h>
-#include <link.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include <intel-ipsec-mb.h>
 
@@ -56,30 +52,6 @@ IMB_MGR *vpnd_ipsec_mb_new(void) {
 }
 
 void vpnd_ipsec_mb_free(IMB_MGR *manager) { release(manager); }
-
-static int forget(struct dl_phdr_info *object, size_t size, void *base) {
-    (void)size;
-    if ((void *)object->dlpi_addr != base)
-        return 0;
-    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-    for (int at = 0; at < object->dlpi_phnum; at++) {
-        const ElfW(Phdr) *part = &object->dlpi_phdr[at];
-        if (part->p_type != PT_LOAD || !(part->p_flags & PF_X) || (part->p_flags & PF_W))
-            continue;
-        const uintptr_t begin = object->dlpi_addr + part->p_vaddr, first = begin / page * page;
-        /* Where it is refused, it only costs memory. */
-        (void)madvise((void *)first, begin + part->p_memsz - first, MADV_DONTNEED);
-    }
-    return 1;
-}
-
-/* A new manager tries all algorithms, which brings 3 MB of the library's code into memory. Of that nearly all is never
- * used again: what is comes back from the file by itself. */
-void vpnd_ipsec_mb_forget_code(void) {
-    Dl_info info;
-    if (dladdr((void *)alloc, &info) != 0)
-        dl_iterate_phdr(forget, info.dli_fbase);
-}
 
 /* RFC 8439, section 2.8: encrypts or decrypts `text` in place; the tag of the ciphertext goes to `tag`. 0: done. */
 int vpnd_ipsec_mb_run(IMB_MGR *manager, int decrypt, const uint8_t key[32], const uint8_t nonce[12],

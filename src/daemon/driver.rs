@@ -33,7 +33,10 @@ use crate::{
     },
     host::{Host, Mtus, NetworkChange, Plan},
     plane::{Plane, PlaneSettings, udp::Sent},
-    sys::timer::{BootTimer, WallTimer},
+    sys::{
+        process,
+        timer::{BootTimer, WallTimer},
+    },
     trace::{Feed, Record, Wanted},
     tunnel::{Change, ChangeError, Event, Transmit, Tunnel},
 };
@@ -183,6 +186,7 @@ impl<'a> Driver<'a> {
         self.drain();
         self.store.keep(&self.plane, self.whereabouts.as_fd());
         say_ready(&format!("UDP port {}", self.plane.port()));
+        process::let_code_go();
         if self.signals.kept() {
             self.begin_reload(None, None);
         }

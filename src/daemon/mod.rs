@@ -153,10 +153,11 @@ pub fn wall_clock() -> Duration {
 /// To be called while there is one thread: the sandbox binds those that come after it.
 pub fn run(config: Config, options: Options, attendants: Attendants) -> Result<(), DaemonError> {
     sys::process::forbid_core_dumps().map_err(failed("switch core dumps off"))?;
-    // While nothing is locked in memory yet: what opening the library touches can go again.
+    // Before the sandbox closes: a library is opened.
     let sealed_by = aead::implementation();
     debug!(sealed_by, "data packets");
     let sandbox = Sandbox::enter(&config, &options);
+    sys::process::let_code_go();
     if !sys::process::keep_out_of_swap().unwrap_or(false) {
         info!("keys may be swapped out: locked memory is limited (LimitMEMLOCK= of a service)");
     }

@@ -22,7 +22,60 @@ pub fn keep_out_of_swap() -> io::Result<bool> {
     }
     // SAFETY: mlockall takes flags and no pointers.
     super::checked(unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT) })?;
+    // Code has no secrets, and never goes to swap: it may leave memory.
+    each_part_of_code(|start, length| {
+        // SAFETY: a mapping of ours; munlock changes none of its bytes. Where it fails, the code stays.
+        unsafe { libc::munlock(start, length) };
+    });
     Ok(true)
+}
+
+/// Lets the code and the constants that are in memory go: most of it served the start alone, and what is needed again comes
+/// back from its file by itself, a page at a time.
+pub fn let_code_go() {
+    each_part_of_code(|start, length| {
+        // SAFETY: a private mapping of a file that was never written: the same bytes come back. Where it fails, they stay.
+        unsafe { libc::madvise(start, length, libc::MADV_DONTNEED) };
+    });
+}
+
+/// What of this program and its libraries is mapped and cannot be written.
+fn each_part_of_code(mut look: impl FnMut(*mut libc::c_void, usize)) {
+    extern "C" fn object(
+        info: *mut libc::dl_phdr_info,
+        _size: libc::size_t,
+        look: *mut libc::c_void,
+    ) -> libc::c_int {
+        // SAFETY: `look` is what was handed to dl_iterate_phdr below, and nobody else uses it meanwhile.
+        let look = unsafe { &mut *look.cast::<&mut dyn FnMut(*mut libc::c_void, usize)>() };
+        // SAFETY: dl_iterate_phdr hands over a valid description for the time of this call.
+        let info = unsafe { &*info };
+        if info.dlpi_phdr.is_null() {
+            return 0;
+        }
+        // SAFETY: the loader describes that many parts there.
+        let parts = unsafe { std::slice::from_raw_parts(info.dlpi_phdr, info.dlpi_phnum.into()) };
+        for part in parts {
+            let is_code = part.p_type == libc::PT_LOAD && part.p_flags & libc::PF_W == 0;
+            let Some((start, length)) =
+                is_code.then(|| whole_pages((info.dlpi_addr + part.p_vaddr) as usize, part.p_memsz as usize))
+            else {
+                continue;
+            };
+            look(std::ptr::with_exposed_provenance_mut(start), length);
+        }
+        0
+    }
+    let mut look: &mut dyn FnMut(*mut libc::c_void, usize) = &mut look;
+    // SAFETY: `object` keeps none of what it is handed.
+    unsafe { libc::dl_iterate_phdr(Some(object), std::ptr::from_mut(&mut look).cast()) };
+}
+
+/// The pages that hold these bytes, as the loader maps them.
+fn whole_pages(start: usize, length: usize) -> (usize, usize) {
+    const PAGE: usize = 4096;
+    let first = start / PAGE * PAGE;
+    (first, (start + length).next_multiple_of(PAGE) - first)
 }
 
 /// No limit on locked memory, or CAP_IPC_LOCK in the first user namespace. The latter shows in no file: more than

@@ -113,6 +113,8 @@ pub(super) fn rule_words(rule: &Rule) -> String {
         (Step::Policy, ..) => format!("the policy of {place}"),
         (_, Some(handle), Some(text)) => format!("rule \"{text}\" (handle {handle}) in {place}"),
         (_, Some(handle), None) => format!("the rule with handle {handle} in {place}, which is gone by now"),
+        // The kernel tells of the end of a chain as of one more rule, that has no handle.
+        _ if rule.step == Step::Return || rule.verdict == "continue" => format!("the end of {place}"),
         (..) => format!("a rule in {place}"),
     }
 }
