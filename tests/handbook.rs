@@ -258,9 +258,6 @@ fn anchors(text: &str) -> BTreeSet<String> {
     headings.map(anchor).collect()
 }
 
-/// Figures of runs that take hours; before the first one there is no such page.
-const WRITTEN_BY_LONG_RUNS: [&str; 2] = ["docs/torture.md", "docs/mutations.md"];
-
 /// Why a link leads nowhere.
 fn broken(from: &Path, link: &str) -> Option<String> {
     if link.contains("://") || link.starts_with("mailto:") {
@@ -268,13 +265,6 @@ fn broken(from: &Path, link: &str) -> Option<String> {
     }
     let (path, anchor) = link.split_once('#').map_or((link, None), |(path, anchor)| (path, Some(anchor)));
     let target = if path.is_empty() { from.to_owned() } else { from.parent()?.join(path) };
-    if WRITTEN_BY_LONG_RUNS.iter().any(|page| target.ends_with(page)) && !target.exists() {
-        eprintln!(
-            "\n*** {link} in {} is not there yet: `make torture` or `make mutants` writes it ***\n",
-            from.display()
-        );
-        return None;
-    }
     if !target.exists() {
         return Some(format!("{}: {link}: there is no such file", from.display()));
     }
