@@ -98,6 +98,11 @@ impl Record {
         self.contenders.iter().find(|one| one.kind == Kind::Vpnd)
     }
 
+    /// Was it measured at this work, whatever came of it?
+    pub fn was_asked(&self, work: Work, contender: &str) -> bool {
+        self.samples.iter().any(|sample| sample.is(work, contender))
+    }
+
     /// What this contender reached in each round.
     pub fn values(&self, work: Work, figure: &str, contender: &str) -> Vec<f64> {
         let theirs = self.samples.iter().filter(|sample| sample.is(work, contender));
