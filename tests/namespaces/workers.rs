@@ -51,7 +51,8 @@ fn naps(node: &Node) -> BTreeMap<String, u64> {
 fn places(node: &Node) -> BTreeSet<[String; 2]> {
     let tasks = std::fs::read_dir(format!("/proc/{}/task", node.pid())).expect("it runs");
     let stats = tasks.flatten().filter_map(|task| std::fs::read_to_string(task.path().join("stat")).ok());
-    let data = stats.filter(|stat| stat.contains("(vpnd-data)") || stat.contains("(vpnd-relief)"));
+    let kinds = ["(vpnd-data", "(vpnd-relief", "(vpnd-in", "(vpnd-out"];
+    let data = stats.filter(|stat| kinds.iter().any(|kind| stat.contains(kind)));
     data.map(|stat| place(&stat)).collect()
 }
 
