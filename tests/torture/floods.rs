@@ -104,6 +104,8 @@ impl Compared {
 /// A session, data both ways, and what was seen of it on the friend's cable.
 fn recorded(field: &Field) -> Vec<payload::Recorded> {
     let recorder = Recorder::start(&field.victim.host, "eth0");
+    // A responder takes one initiation in 20 ms from a peer.
+    std::thread::sleep(Duration::from_millis(30));
     field.friend.set(&format!("peer {} remove", field.victim.key()));
     let peer =
         format!("peer {} endpoint 192.0.2.2:51820 allowed-ips 10.77.0.2/32,fd77::2/128", field.victim.key());
