@@ -4,8 +4,9 @@ use super::*;
 use crate::trace::{Feed, Opened, Record, Refused, Sealed, Seen, Vpnd, Wanted};
 
 fn watch(node: &Node, filter: &str, snap: usize) -> Arc<Feed> {
-    let wanted =
-        Wanted { filter: filter.parse().expect("a filter"), packets: 100, seconds: 1, snap, each: false };
+    let filter = filter.parse().expect("a filter");
+    let (each, handshakes, secrets) = (false, false, false);
+    let wanted = Wanted { filter, packets: 100, seconds: 1, snap, each, handshakes, secrets };
     let feed = Arc::new(Feed::new(wanted, 7, Box::new(|| ())));
     assert!(node.forward.tap.attach(feed.clone()));
     feed
