@@ -54,7 +54,7 @@ use store::{Inherited, Store};
 /// Reads the file again: the configuration, or all that is wrong with it as `vpnd check` says it.
 pub type ReadConfig = Arc<dyn Fn() -> Result<Config, String> + Send + Sync>;
 
-pub use attendants::{Attendants, ReadHooks};
+pub use attendants::{Attendants, ReadHooks, resume_name_service};
 
 /// What the command line says beside the file.
 #[derive(Clone)]
