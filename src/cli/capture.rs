@@ -13,6 +13,7 @@ use tokio::{
 use super::ask::{self, AskError, Lines};
 use crate::capture::{Began, Counts, Recorder};
 use crate::daemon::wall_clock;
+use crate::sys::process::forbid_core_dumps;
 use crate::trace::{Filter, Record};
 use output::Output;
 use source::Sources;
@@ -111,6 +112,10 @@ pub async fn run(args: Args) -> ExitCode {
 async fn capture(args: &Args) -> Result<Counts, CaptureError> {
     if args.files.is_some() && args.write.as_os_str() == "-" {
         return Err(CaptureError::Other("a ring of files (--files) needs a file name (--write)".to_owned()));
+    }
+    if args.with_secrets {
+        let done = forbid_core_dumps();
+        done.map_err(|error| CaptureError::Other(format!("cannot forbid core dumps: {error}")))?;
     }
     let socket = ask::the_one(&args.run_dir, args.interface.as_deref()).await?;
     let mut sources = Sources::of(&socket).await?;

@@ -203,7 +203,7 @@ mod tests {
             feed.push(Seen { at_ns: 5, done_ns: None, packet, vpnd, inner: vec![], outer: vec![] });
             let mut rest = String::new();
             while let Some(more) = tracing.lines().await {
-                rest += &String::from_utf8(more.to_vec()).unwrap();
+                rest += std::str::from_utf8(&more).unwrap();
             }
             let lines: Vec<_> = rest.lines().collect();
             assert!(lines[0].contains(r#""did":"refused","reason":"no_peer""#), "{rest}");

@@ -33,7 +33,8 @@ pub struct Handshake {
     /// The message: base64.
     #[serde(with = "text")]
     pub bytes: Vec<u8>,
-    /// What opens the handshake, and the session that comes of it. Only of what we send, and only to who may have it.
+    /// What opens the handshake, and the session that comes of it: of an initiation that we sent, or answered. Only to who
+    /// may have it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secrets: Option<Secrets>,
 }

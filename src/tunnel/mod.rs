@@ -326,7 +326,7 @@ impl Tunnel {
 
     /// Counts what is refused, with its evidence.
     fn refuse(&mut self, what: Refusal, evidence: Evidence) {
-        self.tell_received(evidence.peer, Some(what), evidence.at);
+        self.tell_received(evidence.peer, Some(what), None, evidence.at);
         tracing::trace!(reason = what.name(), from = ?evidence.from, peer = ?evidence.peer, "refused");
         self.forward.refusals.count(what, evidence);
     }

@@ -144,7 +144,8 @@ impl Tunnel {
                 return;
             }
         };
-        self.tell_received(Some(id), None, now.boot);
+        // With the keys of its answer: without ours nobody reads the initiation.
+        self.tell_received(Some(id), None, key_log.as_ref(), now.boot);
         let Some(peer) = self.peers.of(id) else { return };
         peer.shared.activity.authentic_received(INITIATION_LEN as u64, now.boot);
         let session = self.new_session(index, theirs, false, &keys, now);
@@ -155,7 +156,7 @@ impl Tunnel {
         self.forward.sessions.insert(session, peer.shared.clone());
         self.forget_indices(dropped);
         self.session_derived(id, now.boot);
-        self.send_response(id, &response, key_log, now);
+        self.send_response(id, &response, now);
     }
 
     /// The response and the session's keys; `key_log`: what a capture is told of them.
@@ -194,7 +195,7 @@ impl Tunnel {
 
     /// The response is authentic: the session is the current one at once.
     fn accept(&mut self, id: PeerId, response: &Response, keys: &SessionKeys, from: Endpoint, now: Now) {
-        self.tell_received(Some(id), None, now.boot);
+        self.tell_received(Some(id), None, None, now.boot);
         let session = self.new_session(response.receiver, response.sender, true, keys, now);
         self.learn_endpoint(id, from);
         let Some(peer) = self.peers.of_mut(id) else { return };
@@ -228,7 +229,7 @@ impl Tunnel {
             Some(cookie) => {
                 peer.handshake.cookie = Some((cookie, now.boot));
                 peer.handshake.sent_mac1 = None;
-                self.tell_received(Some(id), None, now.boot);
+                self.tell_received(Some(id), None, None, now.boot);
             }
             None => self.refuse(Refusal::CookieForged, self.seen_of(id, from, now)),
         }

@@ -95,11 +95,11 @@ impl Tunnel {
         }
     }
 
-    pub(super) fn send_response(&mut self, id: PeerId, response: &Response, keys: Option<KeyLog>, now: Now) {
+    pub(super) fn send_response(&mut self, id: PeerId, response: &Response, now: Now) {
         let Some(peer) = self.peers.of_mut(id) else { return };
         peer.handshake.sent = Some(now.boot); // we do not initiate while the peer does
         let mut message: [u8; RESPONSE_LEN] = response.to_bytes();
-        self.transmit_handshake(id, &mut message, keys, now);
+        self.transmit_handshake(id, &mut message, None, now);
     }
 
     /// `keys`: what a capture is told of it.

@@ -67,18 +67,16 @@ impl Tunnel {
     }
 
     /// The message that is looked at was refused, or it is authentic: then this is told before what follows from it.
-    pub(super) fn tell_received(&mut self, peer: Option<PeerId>, refused: Option<Refusal>, now: Time) {
+    pub(super) fn tell_received(
+        &mut self,
+        peer: Option<PeerId>,
+        refused: Option<Refusal>,
+        keys: Option<&KeyLog>,
+        now: Time,
+    ) {
         let Some(HandshakeDatagram { from: endpoint, bytes }) = self.watched.take() else { return };
         let Some(look) = self.forward.tap.look() else { return };
         let peer = peer.and_then(|id| self.peers.of(id)).map(|peer| &*peer.shared);
-        look.handshake(&HandshakeSeen {
-            now,
-            sent: false,
-            peer,
-            endpoint,
-            refused,
-            bytes: &bytes,
-            keys: None,
-        });
+        look.handshake(&HandshakeSeen { now, sent: false, peer, endpoint, refused, bytes: &bytes, keys });
     }
 }

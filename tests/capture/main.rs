@@ -3,6 +3,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod flood;
 mod secrets;
 #[path = "../namespaces/world.rs"]
 mod world;
