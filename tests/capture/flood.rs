@@ -13,7 +13,7 @@ use std::{
 };
 
 use super::{
-    Capture, PATIENCE, blocks, word,
+    Capture, PACKET, PATIENCE, blocks, word,
     world::{Node, Pair, Spec, attempt, wait_until},
 };
 use crate::common::need_root;
@@ -100,7 +100,7 @@ fn finish(pair: &Pair, capture: &Capture) -> u64 {
     let seen = |capture: &Capture| {
         let file = fs::read(&capture.files()[0]).expect("a file");
         let of_inner = |block: &&[u8]| word(block, 8) == 0 && word(block, 24) as usize == LAST + 28;
-        blocks(&file, 6).iter().filter(|block| of_inner(block)).count()
+        blocks(&file, PACKET).iter().filter(|block| of_inner(block)).count()
     };
     for pause in 0..2 {
         let before = seen(capture);

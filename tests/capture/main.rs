@@ -208,6 +208,9 @@ fn a_flood_is_bounded_and_counted_and_a_ring_turns() {
     assert!(dropped.len() == 2 && dropped.iter().all(|dropped| *dropped > 0), "{dropped:?}");
 }
 
+/// The block of a packet.
+const PACKET: u32 = 6;
+
 fn word(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
 }

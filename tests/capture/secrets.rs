@@ -26,6 +26,13 @@ fn keys(file: &Path) -> Vec<String> {
     blocks(&bytes, SECRETS).into_iter().flat_map(lines).collect()
 }
 
+/// Messages of this type among its carriers (over IPv4).
+fn messages(file: &Path, kind: u8) -> usize {
+    let bytes = fs::read(file).expect("a file");
+    let is_one = |block: &&[u8]| super::word(block, 8) == 1 && block[28 + 20 + 8] == kind;
+    blocks(&bytes, super::PACKET).iter().filter(is_one).count()
+}
+
 fn reload(node: &Node, from: &str, to: &str) {
     let path = node.daemon().config();
     let text = fs::read_to_string(path).expect("its file");
@@ -57,7 +64,9 @@ fn with_secrets_wireshark_opens_the_carriers_of_both_ends_and_finds_the_packets_
     let renewed = |capture: &Capture| keys(&capture.files()[0]).len() == 4;
     assert!(wait_until(PATIENCE, || renewed(&ours) && renewed(&theirs)), "no new handshake is seen");
     pair.left.ping(pair.right.inner4, 3);
-    let complete = |capture: &Capture| fields(&capture.files()[0], &["icmp.seq"]).len() >= 14;
+    let complete = |capture: &Capture| {
+        blocks(&fs::read(&capture.files()[0]).expect("a file"), super::PACKET).len() >= 14
+    };
     assert!(wait_until(PATIENCE, || complete(&ours) && complete(&theirs)), "not all came");
     let [(ours, said, _a), (theirs, _, _b)] = [ours, theirs].map(Capture::interrupt);
     for file in [&ours[0], &theirs[0]] {
@@ -95,14 +104,13 @@ fn without_being_told_a_capture_has_the_handshakes_and_no_key() {
     let pair = Pair::start("capnokey", &spec);
     pair.left.ping(pair.right.inner4, 1);
     let capture = Capture::start(&pair.left, &["--renew", "icmp"]);
-    let messages = || {
-        let frames = fields(&capture.files()[0], &["wg.type", "frame.comment"]);
-        let of =
-            |kind, said| frames.iter().filter(|frame| frame[0] == kind && frame[1].contains(said)).count();
-        (of("1", "handshake initiation, sender index"), of("2", "handshake response, sender index"))
-    };
-    assert!(wait_until(PATIENCE, || messages() == (1, 1)), "{:?}", messages());
+    let seen = || [1, 2].map(|kind| messages(&capture.files()[0], kind));
+    assert!(wait_until(PATIENCE, || seen() == [1, 1]), "{:?}", seen());
     let (files, said, _folder) = capture.interrupt();
+    let frames = fields(&files[0], &["wg.type", "frame.comment"]);
+    let says = |kind, said| frames.iter().any(|frame| frame[0] == kind && frame[1].contains(said));
+    assert!(says("1", "handshake initiation, sender index 0x"), "{frames:?}");
+    assert!(says("2", "handshake response, sender index 0x"), "{frames:?}");
     assert_eq!(keys(&files[0]), [""; 0]);
     assert!(!said.contains("SECRETS"), "{said}");
     let file = fs::read(&files[0]).expect("a file");
@@ -161,7 +169,7 @@ fn a_reload_that_takes_the_permission_back_ends_it_for_a_capture_that_runs() {
     let log = || pair.left.daemon().log();
     assert!(wait_until(PATIENCE, || log().contains("keys are given to no capture any more")), "{}", log());
     let another = Capture::start(&pair.left, &["--renew", "icmp"]);
-    let initiations = || fields(&capture.files()[0], &["wg.type"]).iter().filter(|one| one[0] == "1").count();
+    let initiations = || messages(&capture.files()[0], 1);
     assert!(wait_until(PATIENCE, || initiations() == 2), "{} initiations", initiations());
     another.interrupt();
     let (files, _, _folder) = capture.interrupt();
