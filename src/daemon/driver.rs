@@ -13,13 +13,14 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::{
-    Around, DaemonClock, DaemonError, Ended, Options, ReadConfig, Started,
+    Around, DaemonClock, DaemonError, Ended, Options, ReadConfig,
     drift::Drift,
     events::Events,
     failed,
     resolver::Resolver,
     say_ready,
     signals::{Asked, End, Signals},
+    start::Started,
     store::Store,
     timestamps::Timestamps,
     watchdog::Watchdog,

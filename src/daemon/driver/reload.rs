@@ -9,7 +9,10 @@ use super::{Driver, news::News};
 use crate::{
     config::{Baseline, Config, Difference, EndpointName, Hook, Interface, Own, Peer, Running, followed},
     control::{Access, NotReloaded, Reloaded},
-    daemon::{access, say_ready, say_reloading, serve_metrics},
+    daemon::{
+        say_ready, say_reloading,
+        start::{access, serve_metrics},
+    },
     forward::carrier::packets_of_a_send,
     host::{Mtus, Plan},
     noise::{PrivateKey, PublicKey},
