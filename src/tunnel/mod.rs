@@ -8,9 +8,10 @@
 //!
 //! The files, by the walk: [`change`] and `apply` (what is asked), `receive` (handshake messages that came),
 //! `send` (those that go), `hooks` (what the data threads raised), `expire` (what time brings), `expiry` (what the
-//! wall clock brings), `resume` (what a process before us knew), `watched` (handshakes that a capture sees), [`status`], [`sample`] and [`event`] (what is seen).
+//! wall clock brings), `resume` (what a process before us knew), `watched` (handshakes that a capture sees),
+//! [`status`], [`sample`] and [`event`] (what is seen).
 //! What they work on: `peer` (one peer's truth) with `keypairs` (its sessions),
-//! `routes`, `indices`, `timers`, `load` with `limiter`, and `outbox` (both queues that leave the room).
+//! `routes`, `indices`, `timers`, `load` with `limiter` and `work`, and `outbox` (both queues that leave the room).
 
 mod apply;
 pub mod change;
@@ -32,6 +33,7 @@ mod send;
 pub mod status;
 mod timers;
 mod watched;
+mod work;
 
 use std::{collections::VecDeque, net::IpAddr, sync::Arc, time::Duration};
 
@@ -192,10 +194,11 @@ impl Tunnel {
     }
 
     /// An initiation, response or cookie reply. `waiting`: how many handshake datagrams wait behind it (under
-    /// load from an eighth of [`crate::forward::HANDSHAKE_QUEUE`] on, and for one second after).
+    /// load from an eighth of [`crate::forward::HANDSHAKE_QUEUE`] on, or where no time is left between them; and for one
+    /// second after).
     pub fn handle_handshake(&mut self, datagram: HandshakeDatagram, waiting: usize, now: Now) {
         self.publish();
-        if self.load.note(waiting, now.boot) {
+        if self.load.note(waiting, datagram.from.remote.ip(), now.boot) {
             self.load_changed(now);
         }
         self.receive(&datagram, now);

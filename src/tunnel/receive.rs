@@ -61,6 +61,7 @@ impl Tunnel {
         }
         if !self.cookie_secret(now).mac2_is_valid(message, &from.remote) {
             self.send_cookie(message, sender, from, now);
+            self.load.spared();
             self.refuse(Refusal::CookieWanted, seen(from, now));
             return false;
         }
