@@ -96,8 +96,8 @@ impl Compared {
             figure
         } else if alike {
             figure.note(
-                "the sender has a core for itself; what is read and refused costs the other core a receive each, \
-                 and what nobody reads the kernel drops at the full buffer",
+                "the sender has a core for itself; what is read, refused or answered takes its time from the other, \
+                 while the kernel drops for nothing what nobody reads",
             )
         } else {
             figure.note("no figure: flood and control were not alike, the machine was not quiet")
