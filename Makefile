@@ -62,11 +62,14 @@ namespaces: peers ## Tests that make namespaces and real tunnels, with every oth
 
 # Each line for [interface]; offloads on, off, and several workers.
 MATRIX := offload="auto" offload="off" workers=1 workers=2 workers=4
-matrix: tools-test peers ## The namespace and interop tests with offloads on, off, and with 1, 2 and 4 workers; takes long
+matrix: tools-test peers ## The namespace and interop tests with offloads on, off, with 1, 2 and 4 workers, and as nobody; takes long
 	@for lines in $(foreach lines,$(MATRIX),'$(lines)'); do \
 	  echo "=== [interface] $$lines"; \
 	  VPND_TEST_INTERFACE="$$lines" cargo test --locked --no-fail-fast --test namespaces -- --test-threads=2 || failed+=" $$lines"; \
-	done; [ -z "$${failed:-}" ] || { echo "failed with:$$failed" >&2; exit 1; }
+	done; \
+	echo "=== as user 65534 with CAP_NET_ADMIN alone"; \
+	VPND_TEST_AS=65534 cargo test --locked --no-fail-fast --test namespaces -- --test-threads=2 || failed+=" VPND_TEST_AS=65534"; \
+	[ -z "$${failed:-}" ] || { echo "failed with:$$failed" >&2; exit 1; }
 
 # In the versions that docs/programs-of-others.md tells of.
 panels: tools-test peers ## Exporters and panels from crates.io and PyPI, unchanged, against vpnd

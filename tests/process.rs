@@ -23,3 +23,12 @@ fn a_process_with_several_threads_is_not_split() {
     drop(held);
     let _ = other.join();
 }
+
+#[test]
+fn the_process_that_looks_up_names_is_no_command_for_people() {
+    use std::os::unix::process::CommandExt;
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_vpnd"));
+    let ended = command.arg0("vpnd-names").stdin(std::process::Stdio::null()).output().expect("it starts");
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(!ended.status.success() && said.contains("only a daemon starts this"), "{ended:?}");
+}

@@ -144,6 +144,9 @@ const OF_THE_DRIVER: &[(&str, libc::c_long, [libc::c_long; 4])] = &[
     ),
 ];
 
+/// What a tracer writes over a call so that none is made.
+const NO_CALL: (&str, libc::c_long, [libc::c_long; 4]) = ("no call at all", -1, [0; 4]);
+
 #[test]
 #[ignore = "started by the other tests, in a process that it may lose"]
 fn the_attacker() {
@@ -151,12 +154,19 @@ fn the_attacker() {
     let folder = PathBuf::from(std::env::var_os(FOLDER).expect("where it stands"));
     enter(&std::env::var(STAGE).expect("how far"), &folder);
     let stage = std::env::var(STAGE).expect("how far");
-    let known = CALLS.iter().chain(OF_THE_DRIVER).find(|(name, ..)| *name == attempt && stage != "names");
+    let known = CALLS
+        .iter()
+        .chain(OF_THE_DRIVER)
+        .chain([&NO_CALL])
+        .find(|(name, ..)| *name == attempt && stage != "names");
     let through = match known {
         Some((_, number, [a, b, c, d])) => {
             // SAFETY: each call has arguments that the kernel refuses or that change nothing of this process.
-            unsafe { libc::syscall(*number, *a, *b, *c, *d, -1 as libc::c_long, 0 as libc::c_long) };
-            true // it came back
+            let returned =
+                unsafe { libc::syscall(*number, *a, *b, *c, *d, -1 as libc::c_long, 0 as libc::c_long) };
+            let error = std::io::Error::last_os_error().raw_os_error();
+            // It came back; and what is no call has done nothing.
+            *number != NO_CALL.1 || (returned, error) == (-1, Some(libc::ENOSYS))
         }
         None => try_files(&attempt, &folder),
     };
@@ -288,6 +298,14 @@ fn a_thread_that_carries_data_reaches_nothing_else() {
     }
     let folder = place();
     says(REFUSED, "reading what is to be read", Some(Stage::Data), folder.path());
+}
+
+/// So that `strace` can let calls fail while the lists are in force: see list.rs.
+#[test]
+fn a_call_that_a_tracer_took_away_is_none_and_kills_nobody() {
+    for stage in [None, Some(Stage::SetUp), Some(RUNNING), Some(Stage::Data)] {
+        says(THROUGH, NO_CALL.0, stage, Path::new("/"));
+    }
 }
 
 /// Its list is one of what is forbidden, with an error: the C library's modules do as they please.

@@ -24,6 +24,15 @@ impl std::fmt::Display for Absent {
 
 impl std::error::Error for Absent {}
 
+/// What is done to a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// It is encrypted.
+    Seal,
+    /// It is decrypted.
+    Open,
+}
+
 /// The proof that the library is there and does what it should on this processor; its functions are the whole use of it.
 #[derive(Clone, Copy, Debug)]
 pub struct Library(imp::Opened);
@@ -40,28 +49,18 @@ impl Library {
         self.0.version()
     }
 
-    /// Encrypts `text` in place and returns its tag.
-    pub fn seal(
+    /// Seals or opens `text` in place. Returns the tag that goes with it: what was opened is to be trusted only if that is the
+    /// tag that came with it, which the caller compares in constant time.
+    #[must_use = "without its tag nothing is authentic"]
+    pub fn run(
         self,
+        direction: Direction,
         key: &[u8; KEY_LEN],
         nonce: &[u8; NONCE_LEN],
         aad: &[u8],
         text: &mut [u8],
     ) -> [u8; TAG_LEN] {
-        self.0.run(imp::Direction::Seal, key, nonce, aad, text)
-    }
-
-    /// Decrypts `text` in place and returns the tag that it should have had: what was decrypted is to be trusted only
-    /// if that is the tag that came with it, which the caller compares in constant time.
-    #[must_use = "without the comparison nothing is authentic"]
-    pub fn open_and_tag(
-        self,
-        key: &[u8; KEY_LEN],
-        nonce: &[u8; NONCE_LEN],
-        aad: &[u8],
-        text: &mut [u8],
-    ) -> [u8; TAG_LEN] {
-        self.0.run(imp::Direction::Open, key, nonce, aad, text)
+        self.0.run(direction, key, nonce, aad, text)
     }
 }
 
@@ -73,7 +72,7 @@ mod imp {
         sync::{Mutex, OnceLock, PoisonError},
     };
 
-    use super::{Absent, KEY_LEN, NONCE_LEN, TAG_LEN};
+    use super::{Absent, Direction, KEY_LEN, NONCE_LEN, TAG_LEN};
 
     // SAFETY: the declarations are those of shim.c.
     unsafe extern "C" {
@@ -96,12 +95,6 @@ mod imp {
 
     #[derive(Clone, Copy, Debug)]
     pub(super) struct Opened(());
-
-    #[derive(Clone, Copy)]
-    pub(super) enum Direction {
-        Seal,
-        Open,
-    }
 
     pub(super) fn open() -> Result<Opened, Absent> {
         static OPENED: OnceLock<Result<Opened, Absent>> = OnceLock::new();
@@ -201,17 +194,11 @@ mod imp {
 
 #[cfg(not(shim))]
 mod imp {
-    use super::{Absent, KEY_LEN, NONCE_LEN, TAG_LEN};
+    use super::{Absent, Direction, KEY_LEN, NONCE_LEN, TAG_LEN};
 
     /// There is none.
     #[derive(Clone, Copy, Debug)]
     pub(super) enum Opened {}
-
-    #[derive(Clone, Copy)]
-    pub(super) enum Direction {
-        Seal,
-        Open,
-    }
 
     pub(super) fn open() -> Result<Opened, Absent> {
         Err(Absent("vpnd was built without its header (Debian: libipsec-mb-dev), or not for x86-64"))

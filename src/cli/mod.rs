@@ -21,7 +21,7 @@ pub mod trace; // trace
 mod watch; // status --watch
 mod words; // numbers and times as people say them
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{io, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use clap::{Parser, Subcommand};
 
@@ -105,6 +105,9 @@ enum Command {
 
 /// Parses the command line and runs the command.
 pub fn main() -> ExitCode {
+    if let Some(ended) = daemon::resume_name_service() {
+        return ended.map_or_else(not_beside_a_daemon, |()| ExitCode::SUCCESS);
+    }
     let cli = Cli::parse();
     match cli.command {
         None => run_daemon(cli.daemon),
@@ -129,6 +132,11 @@ pub fn main() -> ExitCode {
         Some(Command::Completions(args)) => pages::completions(&args),
         Some(Command::Man(args)) => pages::man(&args),
     }
+}
+
+fn not_beside_a_daemon(error: io::Error) -> ExitCode {
+    eprintln!("vpnd-names: only a daemon starts this: standard input is no connection to one: {error}");
+    ExitCode::FAILURE
 }
 
 fn run_daemon(args: DaemonArgs) -> ExitCode {

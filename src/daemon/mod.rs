@@ -16,6 +16,7 @@ mod refused; // counts of refusals become events
 mod resolver; // endpoint names, beside the loop
 mod sandbox; // what this process may do
 mod signals;
+mod start; // step by step
 mod store; // descriptors that the service manager keeps
 mod takeover; // start with those
 mod timestamps; // the newest that was sent, on disk
@@ -25,49 +26,35 @@ mod whereabouts; // where peers are, for the next process
 
 use std::{
     io,
-    net::SocketAddr,
     panic::{AssertUnwindSafe, UnwindSafe, catch_unwind},
     path::PathBuf,
     sync::Arc,
     time::Duration,
 };
 
-use tokio::sync::{Notify, mpsc};
 use tracing::{debug, info, warn};
 
 use crate::{
-    config::{Baseline, Config, SocketAccess, followed},
-    control::{self, Access, ControlError, ControlServer, Request, events::What},
-    forward::{Forward, aead, carrier::packets_of_a_send},
-    host::{Host, HostError, Plan},
-    noise::Tai64n,
-    plane::{Clock, Errors, Fatal, Offload, Plane, PlaneSettings, Threads, TunDevice, Workers},
+    config::Config,
+    control::ControlError,
+    forward::aead,
+    host::{Host, HostError},
+    plane::{Clock, Fatal},
     sys,
-    tunnel::{ChangeError, Now, Timing, Tunnel},
+    tunnel::{ChangeError, Now, Timing},
 };
 
 use attendants::{Outside, names::Names};
 use driver::Driver;
-use events::Events;
-use hooks::Hooks;
-use resolver::Resolver;
 use sandbox::Sandbox;
 use signals::{End, Signals};
+use start::start;
 use store::{Inherited, Store};
-use takeover::Kept;
-use timestamps::Timestamps;
-use whereabouts::Whereabouts;
-
-/// How long a default route waits for endpoint names: behind it, only servers on the link and those that are asked
-/// past the tunnel can answer.
-const NAMES_FIRST: Duration = Duration::from_secs(5);
-/// The same without one: who starts after us sends at once, and a name that is known nearby is told by then.
-const NAMES_SOON: Duration = Duration::from_secs(1);
 
 /// Reads the file again: the configuration, or all that is wrong with it as `vpnd check` says it.
 pub type ReadConfig = Arc<dyn Fn() -> Result<Config, String> + Send + Sync>;
 
-pub use attendants::{Attendants, ReadHooks};
+pub use attendants::{Attendants, ReadHooks, resume_name_service};
 
 /// What the command line says beside the file.
 #[derive(Clone)]
@@ -276,220 +263,6 @@ async fn serve(
     say_stopping();
     driver.stop(&ended).await;
     ended
-}
-
-/// All that the driver drives.
-struct Started {
-    plan: Plan,
-    own_table: u32,
-    access: Access,
-    /// The file, whose keys are the tunnel's now, and stay nowhere else.
-    baseline: Baseline,
-    tunnel: Tunnel,
-    plane: Plane,
-    control: ControlServer,
-    requests: mpsc::Receiver<Request>,
-    resolver: Resolver,
-    wake: Arc<Notify>,
-    events: Events,
-    timestamps: Timestamps,
-    whereabouts: Whereabouts,
-    around: Around,
-}
-
-async fn start(
-    config: Config,
-    options: &Options,
-    host: &Host,
-    store: &mut Store,
-    mut inherited: Inherited,
-    mut around: Around,
-) -> Result<Started, DaemonError> {
-    let name = config.interface.name.as_str();
-    let offload = if config.interface.offload { Offload::Auto } else { Offload::Off }.tested();
-    let kept = takeover::device(&config, offload, host, store, &mut inherited).await?;
-    for what in host.sweep().await? {
-        warn!(what, "removed what a killed daemon left behind");
-    }
-    let (request_sender, requests) = mpsc::channel(16);
-    let told = control::events::Events::new(name);
-    let access = access(&config.interface.sockets, &around.names).await?;
-    let mut control =
-        ControlServer::serve(name, &options.run_dir, access, request_sender, told.clone()).await?;
-    serve_metrics(&mut control, config.interface.metrics_listen)?;
-    let (plan, own_table) = make_plan(&config, host, kept.as_ref(), &around.outside).await?;
-    let mark = plan.fwmark.unwrap_or(0);
-    let sockets = takeover::sockets(&config, mark, store, &mut inherited, &around.outside).await?;
-    let port = sockets.port();
-    let is_kept = kept.is_some();
-    let tun = match kept {
-        Some(kept) => kept.tun,
-        None => TunDevice::create(name, config.interface.mtu, offload)
-            .map_err(failed(format!("make the TUN device {name}")))?,
-    };
-
-    let mut whereabouts = open_whereabouts(&config, store, &mut inherited)?;
-    let errors = Some(Errors::open());
-    // All is made that takes more than what a running tunnel needs.
-    around.sandbox.narrow();
-    let wake = Arc::new(Notify::new());
-    let mut timestamps = Timestamps::open(&options.state_dir, config.interface.private_key.public_key());
-    // The process before us knew to the step what the disk knows in advance.
-    let floor = whereabouts.sent_with(timestamps.key()).unwrap_or(timestamps.kept());
-    if is_kept {
-        timestamps.expect(Tai64n::from_unix(options.clock().now().wall).max(floor.next()));
-    }
-    let mut tunnel = build_tunnel(&config, options, floor, &wake)?;
-    let mut resolver = Resolver::new(followed(&config.peers), mark, around.names.clone());
-    resume(&mut whereabouts, &mut tunnel, &mut resolver);
-    let clamp_mss = config.interface.clamp_mss;
-    let settings = PlaneSettings { clamp_mss, ..PlaneSettings::new(config.interface.mtu) };
-    let workers = config.interface.workers.map_or(Workers::Auto, Workers::EachWay);
-    let confined = around.sandbox.confines();
-    let threads = Threads { workers, nice: config.interface.nice, errors, confined };
-    let plane = Plane::start(tunnel.forward().clone(), tun, sockets, settings, threads)
-        .map_err(failed("start the data threads"))?;
-    // Where the routes are there already, waiting would win nothing.
-    if !is_kept {
-        resolver.first_round(if plan.rules.is_empty() { NAMES_SOON } else { NAMES_FIRST }).await;
-    }
-    host.apply(&plan).await?;
-    info!(
-        interface = name,
-        port,
-        peers = config.peers.len(),
-        mtu = config.interface.mtu,
-        sealed_by = aead::implementation(),
-        public_key = %config.interface.private_key.public_key(),
-        event = options.journal.then_some("started"),
-        "up"
-    );
-    let mut hooks = Hooks::new(around.outside.clone(), &told);
-    if let Err(why) = hooks.set(&config.hooks).await {
-        warn!(why, "hooks are not run: the process that runs them cannot read the file");
-    }
-    let mut events = Events::new(told, hooks, options.journal);
-    events.record(None, What::Started { port, peers: config.peers.len() });
-    let baseline = Baseline::from(config);
-    Ok(Started {
-        plan,
-        own_table,
-        access,
-        baseline,
-        tunnel,
-        plane,
-        control,
-        requests,
-        resolver,
-        wake,
-        events,
-        timestamps,
-        whereabouts,
-        around,
-    })
-}
-
-fn serve_metrics(control: &mut ControlServer, at: Option<SocketAddr>) -> Result<(), ControlError> {
-    if let Some(address) = control.serve_metrics(at)? {
-        info!(%address, "metrics are served");
-        if !address.ip().is_loopback() {
-            warn!(%address, "whoever reaches this address can read the metrics: peer names, and when they are there");
-        }
-    }
-    Ok(())
-}
-
-/// Names of users and groups → their numbers.
-async fn access(sockets: &SocketAccess, names: &Names) -> Result<Access, DaemonError> {
-    Ok(Access {
-        owner: number("socket_owner", &sockets.owner, async |name| names.user(name).await).await?,
-        group: number("socket_group", &sockets.group, async |name| names.group(name).await).await?,
-        mode: sockets.mode,
-    })
-}
-
-async fn number(
-    key: &'static str,
-    name: &Option<String>,
-    look_up: impl AsyncFn(&str) -> io::Result<Option<u32>>,
-) -> Result<Option<u32>, DaemonError> {
-    let Some(name) = name else { return Ok(None) };
-    if let Ok(number) = name.parse() {
-        return Ok(Some(number));
-    }
-    let found = look_up(name).await.map_err(failed(format!("look up {name:?} (interface.{key})")))?;
-    found.map(Some).ok_or_else(|| DaemonError::Nobody { key, name: name.clone() })
-}
-
-/// What the host is to look like, and the table that is ours, if it takes one; with a device that was kept, as like it
-/// did as the file allows.
-async fn make_plan(
-    config: &Config,
-    host: &Host,
-    kept: Option<&Kept>,
-    outside: &Outside,
-) -> Result<(Plan, u32), DaemonError> {
-    let name = config.interface.name.as_str();
-    if kept.is_none()
-        && let Some(holder) = host.device_exists(name).await?
-    {
-        // Who has it shows only to those who may look.
-        let holder = outside.holder_of_device(name).await.unwrap_or(holder);
-        return Err(DaemonError::NameTaken { name: name.into(), holder });
-    }
-    let own_table = match kept.and_then(|kept| kept.own_table) {
-        _ if !Plan::wants_own_table(config) => 0,
-        Some(table) => table,
-        None => host.free_table().await?,
-    };
-    let mut plan = Plan::new(config, own_table);
-    // A super-packet then fits one send.
-    plan.gso_max_segs = u32::try_from(packets_of_a_send(plan.mtu)).ok();
-    Ok((plan, own_table))
-}
-
-/// The memory of where peers are: what was left, or none yet.
-fn open_whereabouts(
-    config: &Config,
-    store: &mut Store,
-    inherited: &mut Inherited,
-) -> Result<Whereabouts, DaemonError> {
-    let (whereabouts, refused) = Whereabouts::open(inherited.peers.take(), config)
-        .map_err(failed("make memory for where peers are"))?;
-    if let Some(why) = refused {
-        store.refused(store::Name::Peers, why);
-    }
-    Ok(whereabouts)
-}
-
-/// What the process before us knew of its peers is the tunnel's, and the resolver's.
-fn resume(whereabouts: &mut Whereabouts, tunnel: &mut Tunnel, resolver: &mut Resolver) {
-    let resumed = whereabouts.resume(tunnel, Clock.boot());
-    if !resumed.is_empty() {
-        info!(peers = resumed.len(), "known from the process before us");
-    }
-    for (key, place) in resumed {
-        resolver.answered_from(&key, place);
-    }
-}
-
-fn build_tunnel(
-    config: &Config,
-    options: &Options,
-    floor: Tai64n,
-    wake: &Arc<Notify>,
-) -> Result<Tunnel, DaemonError> {
-    let waker = wake.clone();
-    let forward = Forward::new(Box::new(move || waker.notify_one()));
-    let mut tunnel = Tunnel::new(forward, options.timing, Box::new(sys::random::os_rng()));
-    tunnel.keep_key_in(Box::new(vault::page));
-    tunnel.never_before(floor);
-    let now = options.clock().now();
-    for change in config.changes() {
-        tunnel.apply(change, now)?;
-    }
-    tunnel.publish();
-    Ok(tunnel)
 }
 
 /// The clock, with what a test adds to the time of day.

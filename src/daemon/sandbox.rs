@@ -125,9 +125,10 @@ impl Sandbox {
     fn capabilities(&mut self, kept: &[One]) {
         match capabilities::keep(kept) {
             Ok(is_empty) => self.report.bounding_set_empty = is_empty,
-            // A service manager that forbids the call may have left none but those that the start needs.
-            Err(_) if capabilities::are_among(&[&RUNNING[..], &[SET_UP], kept].concat()) => {}
-            Err(error) => self.lacks(format!("capabilities could not be given up: {error}")),
+            Err(error) => self.lacks(format!(
+                "capabilities could not be given up: {error} (a unit that grants more than is kept needs \
+                 SystemCallFilter=capset)"
+            )),
         }
         self.report.capabilities = capabilities::in_effect();
     }

@@ -13,6 +13,8 @@ use crate::sys;
 
 /// A burst of 45 full datagrams from each of many peers must fit while the thread sleeps; wireguard-go's size.
 const BUFFER: u32 = 7 << 20;
+/// From here on a port is anybody's (ip(7), ip_unprivileged_port_start, where nobody has changed it).
+const UNPRIVILEGED: u16 = 1024;
 /// How often the kernel is asked for another port when IPv6 has the first one taken.
 const PORT_TRIES: usize = 32;
 
@@ -159,7 +161,13 @@ fn explained(family: Family, port: u16, error: io::Error) -> io::Error {
         return error;
     }
     if error.kind() != io::ErrorKind::AddrInUse {
-        return io::Error::new(error.kind(), format!("binding UDP port {port} ({family}): {error}"));
+        let hint = match error.kind() {
+            io::ErrorKind::PermissionDenied if port < UNPRIVILEGED => {
+                "; below 1024 it needs CAP_NET_BIND_SERVICE (under systemd by a drop-in: vpnd@.service has it)"
+            }
+            _ => "",
+        };
+        return io::Error::new(error.kind(), format!("binding UDP port {port} ({family}): {error}{hint}"));
     }
     let message = match in_use_by(family, port) {
         holder::Holder::Unseen => format!(

@@ -4,10 +4,11 @@ use std::{
     ffi::CStr,
     io,
     os::{
-        fd::{AsRawFd, RawFd},
-        unix::net::UnixStream,
+        fd::{AsFd, AsRawFd, OwnedFd, RawFd},
+        unix::{net::UnixStream, process::CommandExt},
     },
     panic::{AssertUnwindSafe, catch_unwind},
+    process::Command,
 };
 
 /// Runs `work` in a new process called `name` (15 bytes at most), with one end of a connection, until it returns; the
@@ -26,13 +27,40 @@ pub fn split(name: &CStr, work: impl FnOnce(UnixStream)) -> io::Result<UnixStrea
         return Ok(ours);
     }
     keep_only(theirs.as_raw_fd());
-    // It has nothing to hide, but its memory is a copy of ours; neither may be read by other processes of the user.
-    let _ = super::process::forbid_core_dumps();
-    // SAFETY: PR_SET_NAME reads a string that ends with a zero.
-    unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr(), 0, 0, 0) };
+    present_as(name);
     let ended = catch_unwind(AssertUnwindSafe(|| work(theirs)));
     // SAFETY: takes one integer. What stands on the copied stack above us belongs to the other process.
     unsafe { libc::_exit(i32::from(ended.is_err())) }
+}
+
+/// Without capabilities: where they would else be kept, this process runs our program from its beginning, under the name
+/// `program` and with the connection as its standard input ([`resumed`]), since whoever is not root loses them by that.
+/// (Giving them up takes a call that a service manager may forbid, capset(2).) Comes back where that is not needed, or not
+/// possible.
+pub fn without_capabilities(stream: &UnixStream, program: &str) {
+    if !super::sandbox::capabilities::end_with_this_program() {
+        return;
+    }
+    if let Ok(stream) = stream.try_clone() {
+        let _why_not = Command::new("/proc/self/exe").arg0(program).stdin(OwnedFd::from(stream)).exec();
+    }
+}
+
+/// The connection of a process that [`without_capabilities`] has started; `None`: this is none that is called `program`.
+pub fn resumed(name: &CStr, program: &str) -> Option<io::Result<UnixStream>> {
+    (std::env::args_os().next()? == program).then(|| {
+        present_as(name);
+        let stream = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+        stream.peer_addr()?; // it is one
+        Ok(stream)
+    })
+}
+
+/// It has nothing to hide, but its memory may be a copy of the daemon's; neither may be read by other processes of the user.
+fn present_as(name: &CStr) {
+    let _ = super::process::forbid_core_dumps();
+    // SAFETY: PR_SET_NAME reads a string that ends with a zero.
+    unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr(), 0, 0, 0) };
 }
 
 /// Closes all descriptors but the first three and this one.

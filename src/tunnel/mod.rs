@@ -8,7 +8,8 @@
 //!
 //! The files, by the walk: [`change`] and `apply` (what is asked), `receive` (handshake messages that came),
 //! `send` (those that go), `hooks` (what the data threads raised), `expire` (what time brings), `expiry` (what the
-//! wall clock brings), `resume` (what a process before us knew), [`status`], [`sample`] and [`event`] (what is seen).
+//! wall clock brings), `resume` (what a process before us knew), `watched` (handshakes that a capture sees),
+//! [`status`], [`sample`] and [`event`] (what is seen).
 //! What they work on: `peer` (one peer's truth) with `keypairs` (its sessions),
 //! `routes`, `indices`, `timers`, `load` with `limiter` and `work`, and `outbox` (both queues that leave the room).
 
@@ -31,6 +32,7 @@ pub mod sample;
 mod send;
 pub mod status;
 mod timers;
+mod watched;
 mod work;
 
 use std::{collections::VecDeque, net::IpAddr, sync::Arc, time::Duration};
@@ -138,6 +140,8 @@ pub struct Tunnel {
     generation: u64,
     /// The newest that any peer was sent.
     newest_timestamp: Tai64n,
+    /// The message that is looked at, while a capture wants to know.
+    watched: Option<HandshakeDatagram>,
 }
 
 impl Tunnel {
@@ -162,6 +166,7 @@ impl Tunnel {
             timestamp_floor: Tai64n::default(),
             generation: 0,
             newest_timestamp: Tai64n::default(),
+            watched: None,
         }
     }
 
@@ -323,7 +328,8 @@ impl Tunnel {
     }
 
     /// Counts what is refused, with its evidence.
-    fn refuse(&self, what: Refusal, evidence: Evidence) {
+    fn refuse(&mut self, what: Refusal, evidence: Evidence) {
+        self.tell_received(evidence.peer, Some(what), None, evidence.at);
         tracing::trace!(reason = what.name(), from = ?evidence.from, peer = ?evidence.peer, "refused");
         self.forward.refusals.count(what, evidence);
     }

@@ -5,6 +5,7 @@ use std::io::Write;
 
 pub mod flow;
 pub mod network;
+pub mod program;
 
 /// Is this root? Without it the test says loudly that it was not run; where CI=true it fails.
 pub fn need_root() -> bool {

@@ -21,7 +21,7 @@ use vpnd::{
 };
 
 use crate::{
-    common::need_root,
+    common::{need_root, program},
     world::{DEVICE, NodeFile, PORT, PeerText, as_in_matrix, carries, sh, wait_until},
 };
 
@@ -91,7 +91,7 @@ impl Star {
             interface: &self.interface,
             peers,
         };
-        let setup = Setup::new(env!("CARGO_BIN_EXE_vpnd"), as_in_matrix(&file.toml()));
+        let setup = Setup::new(program::daemon(), as_in_matrix(&file.toml()));
         let daemon = Daemon::start(&self.ends[n].host, &setup);
         self.ends[n].daemon = Some(daemon.unwrap_or_else(|error| panic!("vpnd does not start: {error}")));
     }

@@ -15,7 +15,7 @@ use vpnd::{
 };
 
 use crate::{
-    common::need_root,
+    common::{need_root, program},
     world::{DEVICE, Pair, Running, Spec, as_in_matrix, sh, wait_until},
 };
 
@@ -41,7 +41,10 @@ impl Bench {
     }
 
     fn setup(&self) -> Setup {
-        Setup::new(VPND, as_in_matrix(&file(DEVICE, 51820, &["0.0.0.0/0", "::/0", "10.99.0.0/16"])))
+        Setup::new(
+            program::daemon(),
+            as_in_matrix(&file(DEVICE, 51820, &["0.0.0.0/0", "::/0", "10.99.0.0/16"])),
+        )
     }
 
     fn start(&self) -> Daemon {
@@ -52,7 +55,7 @@ impl Bench {
     /// The same file again, and not waited for.
     fn begin(&self, label: &str) -> Process {
         let config = self.host.folder().join("vpnd.toml");
-        let mut command = Command::new(VPND);
+        let mut command = Command::new(program::daemon());
         command.arg("--config").arg(config).arg("--run-dir").arg(self.run_dir());
         command.arg("--state-dir").arg(self.host.folder().join("vpnd.state"));
         self.host.spawn(label, command).expect("it can be started")
@@ -244,7 +247,7 @@ fn a_device_that_is_taken_away_ends_the_daemon_within_a_second_and_it_says_which
 /// Starts what cannot start; what it says.
 #[track_caller]
 fn refusal(host: &Host, label: &str, config: String) -> String {
-    let setup = Setup { label: label.to_owned(), ..Setup::new(VPND, config) };
+    let setup = Setup { label: label.to_owned(), ..Setup::new(program::daemon(), config) };
     refusal_of(host, &setup)
 }
 

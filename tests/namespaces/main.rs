@@ -15,6 +15,7 @@ mod faults;
 mod first;
 mod glue;
 mod interop;
+mod keys;
 mod life;
 mod live;
 mod loops;

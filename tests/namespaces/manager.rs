@@ -17,7 +17,10 @@ use command_fds::{CommandFdExt, FdMapping};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use vpnd::lab::{Host, Process};
 
-use crate::world::{as_in_matrix, sh};
+use crate::{
+    common::program,
+    world::{as_in_matrix, sh},
+};
 
 /// Nothing here takes a tenth of that on an idle machine.
 const LONG: Duration = Duration::from_secs(20);
@@ -84,10 +87,7 @@ impl Manager {
         // The shell becomes the daemon, whose number it knows beforehand.
         let mut command = Command::new("bash");
         command.arg("-c").arg(format!("{environment}; exec \"$0\" \"$@\"{moves}{closes}"));
-        command
-            .arg(env!("CARGO_BIN_EXE_vpnd"))
-            .args(["--log", "debug", "--config"])
-            .arg(self.file("manager.toml"));
+        command.arg(program::daemon()).args(["--log", "debug", "--config"]).arg(self.file("manager.toml"));
         command
             .arg("--run-dir")
             .arg(self.file("manager.run"))

@@ -18,7 +18,7 @@ use vpnd::{
 };
 
 use crate::{
-    common::need_root,
+    common::{need_root, program},
     world::{DEVICE, Node, PORT, PeerText, as_in_matrix, cable, run, sh, start_vpnd, wait_until},
 };
 
@@ -234,7 +234,7 @@ impl Tunnel<'_> {
         let setup = Setup {
             label: self.device.to_owned(),
             log: "debug".to_owned(),
-            ..Setup::new(env!("CARGO_BIN_EXE_vpnd"), as_in_matrix(&config))
+            ..Setup::new(program::daemon(), as_in_matrix(&config))
         };
         Daemon::start(host, &setup).unwrap_or_else(|error| panic!("{}: {error}", self.device))
     }

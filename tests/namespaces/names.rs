@@ -17,7 +17,7 @@ use vpnd::{
 };
 
 use crate::{
-    common::need_root,
+    common::{need_root, program},
     world::{
         DEVICE, Kind, Node, NodeFile, PORT, PeerText, Running, as_in_matrix, cable, sh, start_vpnd,
         wait_until,
@@ -101,7 +101,7 @@ impl World {
             "#!/bin/sh\nexec unshare --mount sh -ec 'mount --bind \"$0\"/hosts /etc/hosts; \
              mount --bind \"$0\"/resolv.conf /etc/resolv.conf; exec \"$@\"' {} {} \"$@\"\n",
             self.left.folder().display(),
-            env!("CARGO_BIN_EXE_vpnd"),
+            program::daemon().display(),
         );
         fs::write(&path, text).expect("a script");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).expect("a mode");

@@ -15,7 +15,7 @@ use vpnd::{
 };
 
 use crate::{
-    common::need_root,
+    common::{need_root, program},
     world::{Kind, Node, NodeFile, PORT, PeerText, Running, sh, wait_until},
 };
 
@@ -72,7 +72,7 @@ impl World {
 
 /// The vpnd that is tested.
 fn vpnd(_: &Host) -> PathBuf {
-    env!("CARGO_BIN_EXE_vpnd").into()
+    program::daemon().into()
 }
 
 fn start(

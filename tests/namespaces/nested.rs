@@ -9,7 +9,7 @@ use vpnd::{
 };
 
 use crate::{
-    common::need_root,
+    common::{need_root, program},
     world::{NodeFile, PORT, Pair, PeerText, Spec, as_in_matrix, carries, start_vpnd, wait_until},
 };
 
@@ -32,7 +32,7 @@ impl Second<'_> {
             self.mtu,
             self.peer.toml()
         );
-        let mut setup = Setup::new(env!("CARGO_BIN_EXE_vpnd"), as_in_matrix(&toml));
+        let mut setup = Setup::new(program::daemon(), as_in_matrix(&toml));
         setup.label = "second".to_owned();
         Daemon::start(host, &setup).unwrap_or_else(|error| panic!("the second vpnd does not start: {error}"))
     }

@@ -9,7 +9,7 @@ use vpnd::{
 };
 
 use crate::{
-    common::need_root,
+    common::{need_root, program},
     world::{
         DEVICE, NodeFile, Outer, PORT, PeerText, Running, as_in_matrix, cable, sh, start_vpnd, wait_until,
     },
@@ -172,7 +172,7 @@ fn two_tunnels_for_everything_start_at_once_and_do_not_swallow_each_other() {
     let second_key = PrivateKey::generate(&mut os_rng());
     let _right = world.start_right(&[(world.left_key.public_key(), 1), (second_key.public_key(), 2)]);
     let mut second = Setup::new(
-        env!("CARGO_BIN_EXE_vpnd"),
+        program::daemon(),
         as_in_matrix(&format!(
             "[interface]\nname = \"vpn1\"\nprivate_key = \"{}\"\nlisten_port = {}\naddress = [\"10.77.0.2/32\"]\n{}",
             *second_key.to_base64(),

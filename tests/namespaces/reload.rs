@@ -19,7 +19,7 @@ use vpnd::{
 };
 
 use crate::{
-    common::{flow::Flow, need_root},
+    common::{flow::Flow, need_root, program},
     world::{DEVICE, Node, NodeFile, PORT, Pair, PeerText, Spec, as_in_matrix, attempt, sh, wait_until},
 };
 
@@ -410,7 +410,7 @@ fn the_interface_must_be_named_where_several_run() {
         "[interface]\nname = \"vpn1\"\nprivate_key = \"{}\"\n",
         *PrivateKey::generate(&mut os_rng()).to_base64()
     );
-    let setup = Setup { label: "other".to_owned(), arguments: vec![], ..Setup::new(VPND, toml) };
+    let setup = Setup { label: "other".to_owned(), arguments: vec![], ..Setup::new(program::daemon(), toml) };
     let other = Daemon::start(&node.host, &setup).expect("it starts");
     let [from, to] = [other.run_dir().join("vpnd/vpn1.sock"), node.daemon().run_dir().join("vpnd/vpn1.sock")];
     std::os::unix::fs::symlink(from, to).expect("a link");
@@ -552,7 +552,7 @@ fn a_file_reloaded_shows_the_same_as_started_fresh_and_back_again() {
         (state >> 33) as usize % sides
     };
     let start = |host: &Host, toml: &str| {
-        let setup = Setup::new(VPND, as_in_matrix(toml));
+        let setup = Setup::new(program::daemon(), as_in_matrix(toml));
         Daemon::start(host, &setup).unwrap_or_else(|error| panic!("{toml}\n{error}"))
     };
     // Three reloads for each file.

@@ -155,6 +155,14 @@ fn a_tunnel_needs_no_user_and_one_capability() {
             );
             assert_eq!((thread["Seccomp"].as_str(), thread["NoNewPrivs"].as_str()), ("2", "1"));
         }
+        // Who looks up names does it without that one; who runs the file's commands has what they get.
+        let beside = attendants(end.pid());
+        for (name, bits) in [("vpnd-names", NONE), ("vpnd-hooks", "0000000000001000")] {
+            let [process] = &threads(beside[name])[..] else { panic!("{name} has one thread") };
+            for set in ["CapEff", "CapPrm", "CapAmb"] {
+                assert_eq!(process[set], bits, "{set} of {name}");
+            }
+        }
     }
     pair.left.ping(pair.right.inner4, 2);
     pair.right.ping(pair.left.inner6, 2);

@@ -1,65 +1,18 @@
 //! What a running daemon keeps in its memory, and what it says.
 
-use std::{
-    fs::{self, File},
-    io::Write,
-    net::{SocketAddr, UdpSocket},
-    os::unix::{fs::FileExt, net::UnixStream},
-    sync::Arc,
-    time::Duration,
-};
+use std::{fs, io::Write, os::unix::net::UnixStream, time::Duration};
 
 use vpnd::{
-    forward::{Session, Time, session::SessionStart},
-    lab::{Daemon, Host, Setup},
-    noise::{
-        Identity, PresharedKey, PrivateKey, PublicKey, SessionKeys, Tai64n,
-        handshake::{Remote, initiate, open_initiation},
-        macs::MacKeys,
-    },
+    lab::{Daemon, Setup},
+    noise::{PresharedKey, PrivateKey},
     sys::random::os_rng,
-    wire::message::{Index, Initiation, Response},
 };
 
 use crate::{
-    common::need_root,
+    common::{need_root, program},
+    keys::{Known, Other, PAGE, count, memory},
     world::{Node, NodeFile, Pair, PeerText, Spec, as_in_matrix, cable, wait_until},
 };
-
-const PAGE: usize = 4096;
-
-/// What of a process's memory it has ever written: heap, stacks, data. Zero pages are left out.
-fn memory(pid: u32) -> Vec<Vec<u8>> {
-    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).expect("the process runs");
-    let memory = File::open(format!("/proc/{pid}/mem")).expect("root may read it");
-    let writable =
-        maps.lines().filter(|line| line.split(' ').nth(1).is_some_and(|may| may.starts_with("rw")));
-    let parts = writable.filter_map(|line| {
-        let (from, to) = line.split(' ').next()?.split_once('-')?;
-        let [from, to] = [from, to].map(|hex| u64::from_str_radix(hex, 16).expect("hex digits"));
-        let mut part = vec![0; usize::try_from(to - from).expect("it fits")];
-        memory.read_exact_at(&mut part, from).ok()?;
-        let written: Vec<_> = part.chunks(PAGE).filter(|page| **page != [0; PAGE]).collect();
-        Some(written.concat())
-    });
-    parts.collect()
-}
-
-/// How often `wanted` stands there.
-fn count(memory: &[Vec<u8>], wanted: &[u8]) -> usize {
-    let start = &wanted[..8];
-    let places = |part: &[u8]| {
-        let mut found = 0;
-        let mut rest = part;
-        while let Some(at) = rest.iter().position(|byte| *byte == start[0]) {
-            rest = &rest[at..];
-            found += usize::from(rest.starts_with(wanted));
-            rest = &rest[1..];
-        }
-        found
-    };
-    memory.iter().map(|part| places(part)).sum()
-}
 
 /// Waits until so many copies are left of the raw key, of its base64 and of its hex digits. (The daemon may still
 /// be busy with the answer that `wg` has read already.)
@@ -104,96 +57,6 @@ fn one_copy_of_the_private_key_is_in_memory_and_none_once_it_was_replaced() {
     await_private(&mut pair.left, &second, [1, 0, 0]);
 }
 
-/// The end of a tunnel in this test: it knows the keys that the daemon has.
-struct Other {
-    socket: UdpSocket,
-    remote: Remote,
-    to: SocketAddr,
-    stamp: u64,
-}
-
-/// A session of both, and its keys.
-struct Known {
-    keys: [[u8; 32]; 2],
-    session: Arc<Session>,
-}
-
-impl Other {
-    const NOTHING: usize = 9000;
-
-    fn new(host: &Host, own: PrivateKey, daemon: PublicKey, to: &str) -> Self {
-        let socket = host.run(|| UdpSocket::bind(("0.0.0.0", 51820))).expect("the port is free");
-        socket.set_read_timeout(Some(Duration::from_millis(500))).expect("a time-out");
-        let remote = Remote::new(Identity::new(own), daemon);
-        Self { socket, remote, to: to.parse().expect("an address"), stamp: 1_900_000_000 }
-    }
-
-    fn send(&self, datagram: &[u8]) {
-        self.socket.send_to(datagram, self.to).expect("it can be sent");
-    }
-
-    /// The next message of this length.
-    #[track_caller]
-    fn next(&self, length: usize) -> Vec<u8> {
-        let mut buffer = vec![0; 2048];
-        for _ in 0..60 {
-            match self.socket.recv(&mut buffer) {
-                Ok(found) if found == length => return buffer[..length].to_vec(),
-                _ => {}
-            }
-        }
-        panic!("no message of {length} bytes came");
-    }
-
-    fn known(&self, keys: &SessionKeys, remote: Index, initiator: bool) -> Known {
-        let start = SessionStart {
-            local: Index(7),
-            remote,
-            initiator,
-            birth: Time(1),
-            rekey_after: Duration::from_secs(120),
-        };
-        Known { keys: [keys.send, keys.receive], session: Session::new(start, keys) }
-    }
-
-    /// A handshake that we begin, and the packet that proves us.
-    fn call(&mut self) -> Known {
-        self.stamp += 1;
-        let stamp = Tai64n::from_unix(Duration::from_secs(self.stamp));
-        let (pending, initiation) =
-            initiate(&self.remote, Index(7), stamp, &mut os_rng()).expect("honest keys");
-        let mut bytes = initiation.to_bytes();
-        MacKeys::new(self.remote.public_key()).fill(&mut bytes, None);
-        self.send(&bytes);
-        let response = Response::parse(&self.next(92)).expect("a response");
-        let keys = pending.read_response(&self.remote, &PresharedKey::default(), &response).expect("ours");
-        let known = self.known(&keys, response.sender, true);
-        self.say_something(&known);
-        known
-    }
-
-    /// A handshake that the daemon begins.
-    fn answer(&mut self) -> Known {
-        let initiation = Initiation::parse(&self.next(148)).expect("an initiation");
-        let opened = open_initiation(self.remote.local(), &initiation).expect("to us");
-        let authentic = opened.authenticate(&self.remote).expect("from the daemon");
-        let (response, keys) = authentic
-            .respond(&self.remote, &PresharedKey::default(), Index(7), &mut os_rng())
-            .expect("honest keys");
-        let mut bytes = response.to_bytes();
-        MacKeys::new(self.remote.public_key()).fill(&mut bytes, None);
-        self.send(&bytes);
-        let known = self.known(&keys, initiation.sender, false);
-        self.say_something(&known);
-        known
-    }
-
-    /// An authentic packet of this session.
-    fn say_something(&self, known: &Known) {
-        self.send(&known.session.seal(&[], Self::NOTHING, Time(1)).expect("the session is young"));
-    }
-}
-
 /// Keys of a session that was renewed are of no more use to the daemon, and to nobody else either.
 #[test]
 fn ten_seconds_after_a_rekey_no_key_of_the_session_before_is_in_memory() {
@@ -212,8 +75,8 @@ fn ten_seconds_after_a_rekey_no_key_of_the_session_before_is_in_memory() {
     };
     let address = ["10.77.0.1/24".to_owned()];
     let file = NodeFile { private: &own, address: &address, mtu: 1420, interface: "", peers: &peer.toml() };
-    let mut other = Other::new(&right, theirs, own.public_key(), "192.0.2.1:51820");
-    let daemon = Daemon::start(&left, &Setup::new(env!("CARGO_BIN_EXE_vpnd"), as_in_matrix(&file.toml())));
+    let mut other = Other::new(&right, theirs, own.public_key(), PresharedKey::default());
+    let daemon = Daemon::start(&left, &Setup::new(program::daemon(), as_in_matrix(&file.toml())));
     let daemon = daemon.expect("it starts");
     let here = |known: &Known| {
         let memory = memory(daemon.pid());
@@ -357,7 +220,7 @@ fn no_key_is_logged_at_any_level() {
     };
     let address = ["10.77.0.1/24".to_owned()];
     let file = NodeFile { private: &own, address: &address, mtu: 1420, interface: "", peers: &peer.toml() };
-    let mut setup = Setup::new(env!("CARGO_BIN_EXE_vpnd"), as_in_matrix(&file.toml()));
+    let mut setup = Setup::new(program::daemon(), as_in_matrix(&file.toml()));
     setup.log = "trace".to_owned();
     let daemon = Daemon::start(&left, &setup).expect("it starts");
     let hex = [own.to_hex(), shared.to_hex()];
@@ -380,4 +243,37 @@ fn no_key_is_logged_at_any_level() {
     for secret in [own.to_base64(), shared.to_base64()].iter().chain(&hex) {
         assert!(!log.contains(&secret[4..20]), "{log}");
     }
+}
+
+/// What a capture was given is in the file, and nowhere in the daemon once the handshake is over.
+#[test]
+fn keys_that_a_capture_was_given_leave_memory_with_their_handshake() {
+    if !need_root() {
+        return;
+    }
+    let mut pair =
+        Pair::start("secretcap", &Spec { interface: "capture_secrets = true".to_owned(), ..Spec::default() });
+    pair.left.ping(pair.right.inner4, 1);
+    let file = pair.left.host.folder().join("a.pcapng");
+    let mut command = pair.left.host.command(env!("CARGO_BIN_EXE_vpnd")).expect("a command");
+    command.args(["capture", "--with-secrets", "--renew", "-w"]).arg(&file);
+    let run_dir = pair.left.daemon().run_dir().to_owned();
+    let mut capture = command.arg("--run-dir").arg(run_dir).spawn().expect("vpnd runs");
+    let ephemeral = |text: &str| {
+        let line = text.split("LOCAL_EPHEMERAL_PRIVATE_KEY=").nth(1)?;
+        line.get(..44)?.parse::<PrivateKey>().ok()
+    };
+    let mut given = None;
+    let came = wait_until(Duration::from_secs(20), || {
+        let text = String::from_utf8_lossy(&fs::read(&file).unwrap_or_default()).into_owned();
+        given = ephemeral(&text);
+        given.is_some() && text.contains("handshake response")
+    });
+    assert!(came, "no handshake is in the file");
+    pair.left.ping(pair.right.inner4, 1);
+    // Also while the capture still runs.
+    await_private(&mut pair.left, &given.expect("there is one"), [0; 3]);
+    let own = pair.left.private.clone();
+    await_private(&mut pair.left, &own, [1, 0, 0]);
+    capture.kill().and_then(|()| capture.wait()).expect("it ran");
 }

@@ -14,7 +14,7 @@ use vpnd::{
 };
 
 use crate::{
-    common::need_root,
+    common::{need_root, program},
     world::{DEVICE, Node, Pair, Spec, sh, wait_until},
 };
 
@@ -220,10 +220,8 @@ fn our_own_key_is_no_peer_in_the_file_and_is_passed_over_on_the_socket() {
         *new.to_base64(),
         new.public_key()
     );
-    let setup = vpnd::lab::Setup {
-        label: "own".to_owned(),
-        ..vpnd::lab::Setup::new(env!("CARGO_BIN_EXE_vpnd"), toml)
-    };
+    let setup =
+        vpnd::lab::Setup { label: "own".to_owned(), ..vpnd::lab::Setup::new(program::daemon(), toml) };
     let error =
         vpnd::lab::Daemon::start(&node.host, &setup).expect_err("it must refuse this file").to_string();
     assert!(

@@ -20,6 +20,8 @@ use vpnd::{
     sys::random::os_rng,
 };
 
+use crate::common::program;
+
 /// Every tunnel device in these tests.
 pub const DEVICE: &str = "vpn0";
 /// The UDP port of every node.
@@ -43,7 +45,7 @@ impl Kind {
             folder.join("bin")
         };
         match self {
-            Kind::Vpnd => env!("CARGO_BIN_EXE_vpnd").into(),
+            Kind::Vpnd => program::daemon().into(),
             Kind::WireguardGo => "wireguard-go".into(),
             Kind::Boringtun => crates().join("boringtun-cli"),
             Kind::Gotatun => crates().join("gotatun"),

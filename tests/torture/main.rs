@@ -11,21 +11,29 @@ mod crowd;
 #[path = "../trains/dice.rs"]
 #[allow(dead_code, reason = "the rows need a part of it")]
 mod dice;
+mod disk;
+mod faults;
 mod field;
+mod flaps;
 mod flood;
 mod floods;
 mod goodput;
 mod inner;
+#[path = "../namespaces/keys.rs"]
+mod keys;
 #[path = "../model/world.rs"]
 #[allow(dead_code, reason = "the rows need a part of it")]
 mod model;
 mod network;
 mod outages;
+mod paths;
 mod payload;
 mod pure;
 #[path = "../namespaces/relay.rs"]
 mod relay;
 mod report;
+mod sandbox;
+mod secrets;
 mod soak;
 #[path = "../namespaces/world.rs"]
 mod world;
@@ -130,18 +138,30 @@ const ROWS: &[Row] = &[
     Row {
         name: "path-mtu",
         class: "paths that are narrower than they seem",
-        run: network::narrow_paths,
+        run: paths::narrow_paths,
         asked: false,
     },
     Row { name: "kills", class: "kill -9 at any moment", run: outages::kills, asked: false },
     Row { name: "stops", class: "SIGSTOP, as a machine that sleeps", run: outages::stops, asked: false },
     Row { name: "clocks", class: "other clocks at the next start", run: outages::clocks, asked: false },
-    Row { name: "flaps", class: "links and addresses that come and go", run: outages::flaps, asked: false },
-    Row { name: "faults", class: "system calls that fail", run: outages::faults, asked: false },
+    Row { name: "flaps", class: "links and addresses that come and go", run: flaps::flaps, asked: false },
+    Row { name: "faults", class: "system calls that fail", run: faults::faults, asked: false },
     Row {
         name: "disk",
         class: "a disk that is full, read-only, or torn from its writer",
-        run: outages::disk,
+        run: disk::disk,
+        asked: false,
+    },
+    Row {
+        name: "secrets",
+        class: "what memory, cores, the environment and texts give away",
+        run: secrets::secrets,
+        asked: false,
+    },
+    Row {
+        name: "sandbox",
+        class: "the whole suite as nobody, and ways out of the sandbox",
+        run: sandbox::sandbox,
         asked: false,
     },
     Row { name: "soak", class: "an hour of mixed traffic", run: soak::soak, asked: true },
@@ -249,6 +269,11 @@ fn system_calls_that_fail_end_nothing() {
 #[test]
 fn a_full_or_read_only_disk_and_a_killed_writer_tear_nothing() {
     quick("disk");
+}
+
+#[test]
+fn no_secret_is_in_memory_a_core_the_environment_or_any_text() {
+    quick("secrets");
 }
 
 #[test]

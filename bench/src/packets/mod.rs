@@ -1,4 +1,5 @@
-//! UDP packet rate: the highest at which less than one datagram in a thousand is lost, found by bisection.
+//! UDP packet rate: the highest at which less than one datagram in a thousand is lost, found by bisection with loss
+//! verification (ETSI GS NFV-TST 009, 12.3.3).
 //!
 //! `iperf3 -u -b 0` is no metric on a small machine: the sender starves the tunnel. Here the sender sleeps between
 //! batches, by the clock, and the receiver looks once a millisecond.
@@ -27,6 +28,8 @@ const LOSS: f64 = 0.001;
 /// Packets a second between which is searched, and halvings of the way between, on a logarithmic scale: 2.5 %.
 const BETWEEN: (f64, f64) = (2_000.0, 1_500_000.0);
 const HALVINGS: u32 = 8;
+/// How often a rate is offered until it counts as lost: another program of the machine may have had the core.
+const TRIES: u32 = 3;
 /// Steps of 12 % beyond what was found, as long as they pass.
 const BEYOND: u32 = 6;
 /// IPv4 and UDP headers.
@@ -54,6 +57,8 @@ pub fn search(pair: &Pair, size: usize, sending: Sending) -> Result<Rate> {
     let what = || format!("send datagrams to {}", pair.right.inner);
     let receiving = pair.right.host.run(|| UdpSocket::bind((pair.right.inner, 0))).attempted(what)?;
     setsockopt(&receiving, sockopt::RcvBufForce, &RECEIVE_BUFFER).attempted(what)?;
+    // As whoever expects many small datagrams does: what the kernel has put together is not cut for us.
+    setsockopt(&receiving, sockopt::UdpGroSegment, &true).attempted(what)?;
     receiving.set_nonblocking(true).attempted(what)?;
     let sender = pair.left.host.run(|| UdpSocket::bind((pair.left.inner, 0))).attempted(what)?;
     sender.connect(receiving.local_addr().attempted(what)?).attempted(what)?;
@@ -136,16 +141,9 @@ struct Search<O> {
 }
 
 impl<O: FnMut(f64) -> Result<Offered>> Search<O> {
-    /// A rate that fails is tried once more: another program may have had the core. A sender that is at its end has not
-    /// offered what was asked: that is not passed, but counts for what it was.
+    /// A sender that is at its end has not offered what was asked: that is not passed, but counts for what it was.
     fn passes(&mut self, rate: f64) -> Result<bool> {
-        let mut offered = (self.offer)(rate)?;
-        if !offered.came_through() {
-            offered = (self.offer)(rate)?;
-        }
-        if !offered.came_through() {
-            return Ok(false);
-        }
+        let Some(offered) = self.came_through(rate)? else { return Ok(false) };
         let sender_limited = offered.rate < 0.95 * rate;
         let best = &mut self.best;
         best.reordered += offered.tally.reordered;
@@ -155,6 +153,17 @@ impl<O: FnMut(f64) -> Result<Offered>> Search<O> {
             *best = Rate { packets_per_second, loss, sender_limited, ..*best };
         }
         Ok(!sender_limited)
+    }
+
+    /// The first of some tries that did.
+    fn came_through(&mut self, rate: f64) -> Result<Option<Offered>> {
+        for _ in 0..TRIES {
+            let offered = (self.offer)(rate)?;
+            if offered.came_through() {
+                return Ok(Some(offered));
+            }
+        }
+        Ok(None)
     }
 }
 
@@ -183,7 +192,7 @@ mod tests {
             Ok(passing(rate, if asked == 1 { 0.0 } else { 290_000.0 }))
         });
         assert!(found.unwrap().packets_per_second > 0.97 * 290_000.0);
-        assert!(asked <= 2 * (HALVINGS + 1));
+        assert!(asked <= TRIES * (HALVINGS + 1));
     }
 
     #[test]
@@ -191,12 +200,12 @@ mod tests {
         let mut asked = 0;
         let found = bisect(|rate| {
             asked += 1;
-            Ok(passing(rate, if asked <= 2 { 0.0 } else { 90_000.0 }))
+            Ok(passing(rate, if asked <= TRIES { 0.0 } else { 90_000.0 }))
         });
         let found = found.unwrap().packets_per_second;
         assert!(
             (80_000.0..=90_000.0).contains(&found),
-            "{found} after a first rate of 55,000 that failed twice"
+            "{found} after a first rate of 55,000 that failed each time"
         );
     }
 

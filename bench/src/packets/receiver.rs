@@ -22,8 +22,10 @@ use super::{
 const LOOK: Duration = Duration::from_millis(1);
 /// After the last one was sent, stragglers are drained so long, that the next run does not meet them.
 const DRAIN: Duration = Duration::from_millis(100);
-/// Datagrams in one call.
-const AT_ONCE: usize = 64;
+/// Messages in one call.
+const AT_ONCE: usize = 16;
+/// One message: all datagrams that the kernel received together (UDP_GRO).
+const TOGETHER: usize = 65_536;
 
 /// What arrived.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,12 +41,12 @@ pub struct Tally {
 /// Until the sender is done and what it sent has had its time.
 pub fn count(socket: &UdpSocket, load: &Load, done: &Done) -> io::Result<Tally> {
     let mut seen = Seen::new(load.count());
-    let mut buffers = vec![[0; NUMBERED]; AT_ONCE];
+    let mut buffers = vec![vec![0; TOGETHER]; AT_ONCE];
     let mut headers = MultiHeaders::preallocate(AT_ONCE, None);
     let mut in_time = None;
     loop {
         let over = done.get().map(Instant::elapsed);
-        while receive(socket, &mut headers, &mut buffers, |number, run| {
+        while receive(socket, &mut headers, &mut buffers, load.payload.max(NUMBERED), |number, run| {
             if run == load.run {
                 seen.note(number);
             }
@@ -60,27 +62,30 @@ pub fn count(socket: &UdpSocket, load: &Load, done: &Done) -> io::Result<Tally> 
     Ok(Tally { on_time: in_time.unwrap_or(seen.tally.on_time), ..seen.tally })
 }
 
-/// What is there now, at most [`AT_ONCE`]; of each datagram only the front is read.
+/// What is there now, at most [`AT_ONCE`] messages; of each datagram only the front is read. All datagrams have the
+/// same `payload`, so that the kernel need not tell where it has put them together.
 fn receive(
     socket: &UdpSocket,
     headers: &mut MultiHeaders<()>,
-    buffers: &mut [[u8; NUMBERED]],
+    buffers: &mut [Vec<u8>],
+    payload: usize,
     mut note: impl FnMut(u64, u64),
 ) -> io::Result<usize> {
-    let received = {
+    let lengths: Vec<_> = {
         let mut slices: Vec<_> = buffers.iter_mut().map(|buffer| [IoSliceMut::new(buffer)]).collect();
         match recvmmsg(socket.as_raw_fd(), headers, &mut slices, MsgFlags::MSG_DONTWAIT, None) {
-            Ok(results) => results.count(),
-            Err(Errno::EAGAIN | Errno::EINTR) => 0,
+            Ok(results) => results.map(|one| one.bytes).collect(),
+            Err(Errno::EAGAIN | Errno::EINTR) => Vec::new(),
             Err(errno) => return Err(errno.into()),
         }
     };
-    for buffer in &buffers[..received] {
-        let (number, run) = buffer.split_at(8);
-        let word = |bytes: &[u8]| bytes.try_into().map_or(u64::MAX, u64::from_le_bytes);
-        note(word(number), word(run));
+    for (buffer, &length) in buffers.iter().zip(&lengths) {
+        for datagram in buffer[..length].chunks(payload).filter(|one| one.len() >= NUMBERED) {
+            let word = |bytes: &[u8]| bytes.try_into().map_or(u64::MAX, u64::from_le_bytes);
+            note(word(&datagram[..8]), word(&datagram[8..NUMBERED]));
+        }
     }
-    Ok(received)
+    Ok(lengths.len())
 }
 
 /// Which numbers have arrived.

@@ -9,7 +9,7 @@ mod runner; // commands on events
 
 pub(super) use runner::{Job, Outcome};
 
-use std::{io, os::unix::net::UnixStream, sync::Arc, time::Duration};
+use std::{ffi::CStr, io, os::unix::net::UnixStream, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -32,7 +32,10 @@ impl Attendants {
     /// Splits them off. To be called first of all: there must be one thread, and no secret in memory.
     pub fn split(read_hooks: ReadHooks) -> io::Result<Self> {
         Ok(Self {
-            names: sys::attendant::split(c"vpnd-names", |stream| in_runtime(names::serve(stream)))?,
+            names: sys::attendant::split(NAMES, |stream| {
+                sys::attendant::without_capabilities(&stream, NAMES_PROGRAM);
+                in_runtime(names::serve(stream));
+            })?,
             outside: sys::attendant::split(c"vpnd-hooks", |stream| {
                 in_runtime(serve_outside(stream, read_hooks));
             })?,
@@ -43,6 +46,16 @@ impl Attendants {
     pub(super) fn attach(self) -> io::Result<(names::Names, Outside)> {
         Ok((names::Names::new(Link::new(self.names)?), Outside(Link::new(self.outside)?)))
     }
+}
+
+/// The process that looks up names: what it is called, and as what it is started anew.
+const NAMES: &CStr = c"vpnd-names";
+const NAMES_PROGRAM: &str = "vpnd-names";
+
+/// If this process is the one that looks up names, started anew to have no capability: does that, to its end.
+pub fn resume_name_service() -> Option<io::Result<()>> {
+    let stream = sys::attendant::resumed(NAMES, NAMES_PROGRAM)?;
+    Some(stream.map(|stream| in_runtime(names::serve(stream))))
 }
 
 fn in_runtime(work: impl Future<Output = io::Result<()>>) {

@@ -9,7 +9,10 @@ use super::{Driver, news::News};
 use crate::{
     config::{Baseline, Config, Difference, EndpointName, Hook, Interface, Own, Peer, Running, followed},
     control::{Access, NotReloaded, Reloaded},
-    daemon::{access, say_ready, say_reloading, serve_metrics},
+    daemon::{
+        say_ready, say_reloading,
+        start::{access, serve_metrics},
+    },
     forward::carrier::packets_of_a_send,
     host::{Mtus, Plan},
     noise::{PrivateKey, PublicKey},
@@ -267,6 +270,9 @@ impl Driver<'_> {
             self.host.release_table().await;
         }
         self.clamp_mss(target.baseline.interface.clamp_mss);
+        if !target.baseline.interface.capture_secrets {
+            self.tunnel.forward().tap.withhold_secrets();
+        }
         let Target { port_chosen, mark, plan, own_table, baseline, access, by_hand, .. } = target;
         let routes = self.settings.route_mtus.iter().map(|mtu| u32::from(*mtu)).collect();
         self.follow_mtus(&Mtus { device: plan.mtu.into(), routes });

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use subtle::ConstantTimeEq;
-use vpnd_ipsec_mb::{Absent, KEY_LEN, Library};
+use vpnd_ipsec_mb::{Absent, Direction, KEY_LEN, Library};
 use zeroize::Zeroizing;
 
 use super::{Forged, fast};
@@ -85,12 +85,12 @@ impl Wide {
     }
 
     fn seal(&self, nonce: [u8; 12], aad: &[u8], text: &mut [u8]) -> [u8; TAG_LEN] {
-        self.library.seal(&self.key, &nonce, aad, text)
+        self.library.run(Direction::Seal, &self.key, &nonce, aad, text)
     }
 
     fn open<'a>(&self, nonce: [u8; 12], aad: &[u8], sealed: &'a mut [u8]) -> Result<&'a mut [u8], Forged> {
         let (text, tag) = sealed.split_last_chunk_mut::<TAG_LEN>().ok_or(Forged)?;
-        let wanted = self.library.open_and_tag(&self.key, &nonce, aad, text);
+        let wanted = self.library.run(Direction::Open, &self.key, &nonce, aad, text);
         if wanted.ct_eq(tag).into() { Ok(text) } else { Err(Forged) }
     }
 }

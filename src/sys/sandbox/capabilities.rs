@@ -14,11 +14,18 @@ const NOBODY: u32 = 65534;
 
 /// Of `wanted` those that this thread may have, in effect; all others are gone, from the bounding, ambient and
 /// inheritable sets, too. Says whether the bounding set is empty: it takes CAP_SETPCAP to empty it.
+///
+/// Who has nothing to give up does not ask for it: a service manager that grants what is wanted may forbid the call
+/// (capset(2)). What is then inheritable stays so, and is worth nothing without the ambient set, but to a program whose file
+/// has it, too.
 pub fn keep(wanted: &[Capability]) -> Result<bool, Refused> {
     let had = caps::read(None, CapSet::Permitted)?;
     let is_empty = empty_bounding_set(&had);
     let _ = caps::clear(None, CapSet::Ambient); // absent before Linux 4.3
     let kept: CapsHashSet = wanted.iter().copied().filter(|one| had.contains(one)).collect();
+    if had == kept && caps::read(None, CapSet::Effective)? == kept {
+        return Ok(is_empty);
+    }
     caps::set(None, CapSet::Effective, &kept)?;
     caps::set(None, CapSet::Permitted, &kept)?;
     caps::clear(None, CapSet::Inheritable)?;
@@ -33,9 +40,13 @@ pub fn in_effect() -> Vec<String> {
     names
 }
 
-/// Has this thread no others than these, whether in effect or not?
-pub fn are_among(these: &[Capability]) -> bool {
-    caps::read(None, CapSet::Permitted).is_ok_and(|all| all.iter().all(|one| these.contains(one)))
+/// None of them goes to the next program that this thread starts in its own place (execve(2)), if it is not root's and the
+/// program's file has none. Says whether there is one to lose by that.
+pub(in crate::sys) fn end_with_this_program() -> bool {
+    // SAFETY: the call takes no argument and cannot fail.
+    let is_root = unsafe { libc::geteuid() } == 0;
+    let has_some = caps::read(None, CapSet::Permitted).is_ok_and(|had| !had.is_empty());
+    !is_root && has_some && caps::clear(None, CapSet::Ambient).is_ok()
 }
 
 /// Has this thread got it, to use?

@@ -5,6 +5,12 @@ use libc::*;
 /// rename(3) of some C libraries; the crate does not have it for each architecture.
 const RENAMEAT: c_long = if cfg!(target_arch = "x86_64") { 264 } else { 38 };
 
+/// No call at all: what a tracer writes over a call's number so that it is not made (-1; filters see 32 bits of it). The
+/// kernel asks the filter again after the tracer (since 4.8), then makes none, and answers what the tracer chose, or
+/// ENOSYS where nobody traces (do_syscall_64, and el0_svc_common of arm64). So it takes nobody anywhere, and `strace` can
+/// let calls fail while the lists are in force.
+const NO_CALL: c_long = 0xffff_ffff;
+
 /// A packet's walk, and what a thread needs to live, to log, and to end.
 pub(super) const DATA: &[c_long] = &[
     // The walk.
@@ -57,6 +63,8 @@ pub(super) const DATA: &[c_long] = &[
     SYS_membarrier,
     SYS_gettimeofday,
     SYS_getcpu,
+    // A tracer's.
+    NO_CALL,
 ];
 
 /// To open a file, and to know where one is.

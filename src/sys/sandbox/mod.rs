@@ -32,7 +32,7 @@ pub fn confine_name_service() {
     let _ = capabilities::become_nobody();
     let _ = capabilities::keep(&[]);
     let _ = files::read_only();
-    // A service manager may forbid to give capabilities up: then what they are good for is forbidden.
+    // Where they could not be given up, what they are good for is forbidden.
     let _ = seccomp::forbid_ways_out(!capabilities::in_effect().is_empty());
 }
 

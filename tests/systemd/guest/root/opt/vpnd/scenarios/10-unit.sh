@@ -38,13 +38,55 @@ scenario_a_default_route_leads_through_the_tunnel() {
   pings right 203.0.113.1
 }
 
-scenario_a_host_behind_is_told_in_the_gateways_name_that_nobody_has_a_destination() {
+# A host behind this one asks for somebody whom no peer has; in whose name is it told?
+told_in_the_name_of() {
   sysctl -q -w net.ipv4.ip_forward=1
-  ip -n kernel route add 10.77.0.9/32 via 198.51.100.1
+  ip -n kernel route replace 10.77.0.9/32 via 198.51.100.1
   in_host kernel ping -n -c 3 -i 0.5 -W 2 10.77.0.9 >/tmp/answers || true
-  grep -F 'From 198.51.100.1 icmp_seq=1 Destination Host Unreachable' /tmp/answers
   ip -n kernel route del 10.77.0.9/32
   sysctl -q -w net.ipv4.ip_forward=0
+  grep -F "From $1 icmp_seq=1 Destination Host Unreachable" /tmp/answers
+}
+
+scenario_a_host_behind_is_told_that_nobody_has_a_destination() {
+  told_in_the_name_of 10.77.0.9
+}
+
+# The lines that the unit's comment has for what takes another capability.
+drop_in_of_the_unit() {
+  local unit
+  unit=$(property "$1" FragmentPath)
+  mkdir -p "/run/systemd/system/$1.service.d"
+  {
+    echo '[Service]'
+    sed -n 's/^#     \([A-Z][A-Za-z]*=.*\)/\1/p' "$unit"
+  } | tee "/run/systemd/system/$1.service.d/more.conf"
+  systemctl daemon-reload
+}
+
+scenario_with_the_units_drop_in_it_is_told_in_the_gateways_name_and_a_port_below_1024_is_bound() {
+  local pid
+  drop_in_of_the_unit vpnd@vpn0
+  equal "$(grep -c = /run/systemd/system/vpnd@vpn0.service.d/more.conf)" 5 "lines of the drop-in"
+  sed -i 's/^listen_port = 51820/listen_port = 443/' /etc/vpnd/vpn0.toml
+  systemctl restart vpnd@vpn0
+  pings left 10.77.0.2
+  told_in_the_name_of 198.51.100.1
+  # It gave CAP_NET_RAW (13) up, and keeps CAP_NET_ADMIN (12) and CAP_NET_BIND_SERVICE (10).
+  pid=$(property vpnd@vpn0 MainPID)
+  equal "$(wg show vpn0 listen-port)" 443 "the port"
+  equal "$(sed -n 's/^CapPrm:\t//p' "/proc/$pid/status")" 0000000000001400 "capabilities"
+  vpnd status vpn0 --json | grep -F '"capabilities":["CAP_NET_ADMIN","CAP_NET_BIND_SERVICE"]'
+
+  rm /run/systemd/system/vpnd@vpn0.service.d/more.conf
+  systemctl daemon-reload
+  systemctl stop vpnd@vpn0
+  refused systemctl start vpnd@vpn0
+  said vpnd@vpn0 'UDP port 443 .*CAP_NET_BIND_SERVICE'
+  sed -i 's/^listen_port = 443/listen_port = 51820/' /etc/vpnd/vpn0.toml
+  systemctl stop vpnd@vpn0
+  systemctl start vpnd@vpn0
+  pings left 10.77.0.2
 }
 
 scenario_tcp_passes_both_ways() {
@@ -53,12 +95,17 @@ scenario_tcp_passes_both_ways() {
 }
 
 scenario_the_process_is_confined() {
-  local unit pid
+  local unit pid names
   for unit in vpnd@vpn0 vpnd@vpn1; do
     pid=$(property $unit MainPID)
-    grep -E '^(Uid|NoNewPrivs|Seccomp|Cap(Eff|Bnd)):' "/proc/$pid/status" | tr -s '\t\n' ' ' >/tmp/status
-    # CAP_NET_BIND_SERVICE is bit 10, CAP_NET_ADMIN 12, CAP_NET_RAW 13; 2 is a filter.
-    grep -E '^Uid: [1-9].* CapEff: 0{12}3400 CapBnd: 0{12}3400 NoNewPrivs: 1 Seccomp: 2 $' /tmp/status
+    grep -E '^(Uid|NoNewPrivs|Seccomp|Cap(Prm|Eff|Bnd|Amb)):' "/proc/$pid/status" | tr -s '\t\n' ' ' >/tmp/status
+    # CAP_NET_ADMIN is bit 12; 2 is a filter.
+    grep -E '^Uid: [1-9].* CapPrm: 0{12}1000 CapEff: 0{12}1000 CapBnd: 0{12}1000 CapAmb: 0{16} NoNewPrivs: 1 Seccomp: 2 $' \
+      /tmp/status
+    # Who looks up names has none.
+    names=$(grep -lx vpnd-names $(sed 's/[0-9]\+/\/proc\/&\/comm/g' "/proc/$pid/task/$pid/children") | cut -d/ -f3)
+    grep -E '^(CapPrm|CapEff|CapAmb):' "/proc/$names/status" | tr -s '\t\n' ' ' >/tmp/status
+    grep -E '^CapPrm: 0{16} CapEff: 0{16} CapAmb: 0{16} $' /tmp/status
     # The daemon's own sandbox inside: each thread has its list, and the unit lets all of it come about.
     vpnd status "${unit#vpnd@}" --json | grep -F '"seccomp":"kill"' | grep -F '"no_new_privileges":true' >/tmp/own
     refused grep -E '"missing":\[[^]]*(seccomp|capabilit)' /tmp/own

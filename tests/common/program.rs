@@ -1,0 +1,49 @@
+//! The vpnd that a test starts: as root, or as a user with one capability.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
+
+/// A user's number: each daemon of these tests runs as that one, with CAP_NET_ADMIN and nothing else; `make matrix` runs
+/// all of them so.
+const AS: &str = "VPND_TEST_AS";
+
+/// Whom the daemons run as, if not as root.
+pub fn user() -> Option<u32> {
+    let user = std::env::var(AS).ok().filter(|user| !user.is_empty())?;
+    Some(user.parse().unwrap_or_else(|_| panic!("{AS}={user} is no user's number")))
+}
+
+/// To be started with `--config FILE` and the like; for other commands there is the binary itself.
+pub fn daemon() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| match user() {
+        None => env!("CARGO_BIN_EXE_vpnd").into(),
+        Some(user) => launcher(user),
+    })
+}
+
+/// Becomes the daemon, with the same process number and descriptors. The folder of its file is its own, as that of a
+/// service's user is. (Where udev is, everybody may open the device; here a device node of the start's own stands there.)
+fn launcher(user: u32) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("as-{user}-{}", std::process::id()));
+    let text = format!(
+        "#!/bin/sh\n\
+         [ \"$(id -u)\" = 0 ] || exec {binary} \"$@\"\n\
+         before=; file=.\n\
+         for word in \"$@\"; do [ \"$before\" = --config ] && file=$word; before=$word; done\n\
+         folder=$(dirname \"$file\")\n\
+         export VPND_FOLDER=\"$folder\"\n\
+         exec unshare --mount sh -ec 'node=$VPND_FOLDER/tun; [ -c \"$node\" ] || mknod -m 666 \"$node\" c 10 200\n\
+           mount --bind \"$node\" /dev/net/tun; chown -R {user}:{user} \"$VPND_FOLDER\"; unset VPND_FOLDER\n\
+           exec setpriv --reuid={user} --regid={user} --clear-groups --inh-caps=-all,+net_admin \
+           --ambient-caps=-all,+net_admin --bounding-set=-all,+net_admin {binary} \"$@\"' launcher \"$@\"\n",
+        binary = env!("CARGO_BIN_EXE_vpnd"),
+    );
+    fs::write(&path, text).expect("a script");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("a mode");
+    path
+}
