@@ -152,9 +152,14 @@ pub(super) async fn stream(socket: &Path, path: &str) -> Result<Lines, AskError>
         Err(_) => return Err(no_answer(format!("nothing came for {} seconds", PATIENCE.as_secs()))),
     };
     let connection = Connection(connection);
-    if response.status().as_u16() != 200 {
+    let code = response.status().as_u16();
+    if code != 200 {
         let said = Limited::new(response, LINE_BYTES).collect().await.map(|body| body.to_bytes());
-        return Err(no_answer(said.map_or_else(|error| error.to_string(), |said| complaint(&said))));
+        let said = said.map_or_else(|error| error.to_string(), |said| complaint(&said));
+        return Err(match code {
+            403 => AskError::Refused(said),
+            _ => no_answer(said),
+        });
     }
     Ok(Lines {
         body: response.into_body(),

@@ -127,6 +127,8 @@ fn what_is_absent_has_its_default() {
     assert_eq!((zeros.listen_port, zeros.fwmark, zeros.table), (None, None, Table::Off));
     assert_eq!((zeros.offload, zeros.workers), (true, None), "as if absent");
     assert!(zeros.clamp_mss && !read(&interface("clamp_mss = false")).unwrap().interface.clamp_mss);
+    let captured = read(&interface("capture_secrets = true")).unwrap().interface.capture_secrets;
+    assert!(captured && !zeros.capture_secrets);
     let plane = |lines: &str| read(&interface(lines)).unwrap().interface;
     let few = plane("offload = \"off\"\nworkers = 3");
     assert_eq!((few.offload, few.workers.map(NonZeroUsize::get)), (false, Some(3)));
@@ -207,7 +209,7 @@ fn an_unknown_key_is_refused_with_the_nearest() {
         "peer.toml:3: interface.colour: found the unknown key \"colour\"; take it out; the keys here are name, \
          private_key, private_key_file, listen_port, address, mtu, fwmark, table, offload, clamp_mss, \
          workers, nice, public_endpoint, client_allowed_ips, client_dns, client_mtu, client_keepalive, client_folder, \
-         socket_owner, socket_group, socket_mode, metrics_listen, sandbox",
+         socket_owner, socket_group, socket_mode, metrics_listen, sandbox, capture_secrets",
     );
 }
 

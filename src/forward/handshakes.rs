@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// A handshake datagram (or cookie reply) on its way to the upper half.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct HandshakeDatagram {
     /// Where it came from, and which of our addresses it came to.
     pub from: Endpoint,

@@ -51,11 +51,11 @@ pub fn tcp_transfer(
         let listener = to.run(|| TcpListener::bind((address, 0)))?;
         let port = listener.local_addr()?.port();
         let sender = from.run(|| TcpStream::connect_timeout(&SocketAddr::new(address, port), limit))?;
-        let (receiver, _) = listener.accept()?; // the connection stands: it waits in the queue
         let start = Stopwatch::start();
         let intact = thread::scope(|scope| {
             let sending = scope.spawn(|| send(sender, pattern, bytes, watch, limit));
-            let intact = receive(receiver, pattern, bytes, watch, limit);
+            let receiver = accept(&listener, watch, limit);
+            let intact = receiver.and_then(|receiver| receive(receiver, pattern, bytes, watch, limit));
             sending.join().unwrap_or_else(|panic| resume_unwind(panic)).and(intact)
         })?;
         Ok::<_, io::Error>(Transfer { bytes, seconds: start.elapsed().as_secs_f64(), intact })
@@ -122,6 +122,19 @@ fn pattern() -> Vec<u8> {
 fn slice(pattern: &[u8], position: u64, length: u64) -> &[u8] {
     let start = (position % PERIOD as u64) as usize;
     &pattern[start..start + length.min(PERIOD as u64) as usize]
+}
+
+/// The connection stands for the sender; here it does when its last acknowledgement has come, or the first data.
+fn accept(listener: &TcpListener, watch: Stopwatch, limit: Duration) -> io::Result<TcpStream> {
+    listener.set_nonblocking(true)?;
+    loop {
+        match listener.accept() {
+            Ok((stream, _)) => return stream.set_nonblocking(false).map(|()| stream),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => _ = time_left(watch, limit)?,
+            Err(error) => return Err(error),
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
 }
 
 fn send(

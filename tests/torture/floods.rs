@@ -2,7 +2,7 @@
 
 use std::{
     net::SocketAddr,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::Mutex,
     thread,
     time::{Duration, Instant},
 };
@@ -43,8 +43,8 @@ fn under<T>(field: &Field, aim: Aim, content: &Content<'_>, then: impl FnOnce(&R
     })
 }
 
-/// Goodput of the friend under the flood, as a part of that under the same flood to a port that nobody reads: the median
-/// of so many rounds, each of which measures both.
+/// Goodput of the friend under the flood, as a part of that under a flood of the rate that it reached, to a port that
+/// nobody reads: the median of so many rounds, each of which measures both.
 struct Compared {
     ratio: f64,
     /// Bytes a second under the control.
@@ -62,12 +62,11 @@ fn compare(field: &Field, aim: Aim, content: &Content<'_>, rounds: u64, time: Du
         });
         (sent.rate(), goodput)
     };
-    let control = Aim { to: SocketAddr::new(aim.to.ip(), UNREAD), ..aim };
     let (mut ratios, mut controls) = (Vec::new(), Vec::new());
     let mut rates = [Vec::new(), Vec::new()];
     for _ in 0..rounds {
-        let (control_rate, idle) = measured(control);
         let (rate, loaded) = measured(aim);
+        let (control_rate, idle) = measured(Aim { to: SocketAddr::new(aim.to.ip(), UNREAD), rate, ..aim });
         ratios.push(loaded / idle.max(1.0));
         controls.push(idle);
         rates[0].push(rate);
@@ -149,12 +148,9 @@ pub fn malformed(torment: &Torment) -> Vec<Figure> {
             .map(|reason| field.victim.refused(reason));
     let panics = field.victim.log().matches("panick").count();
 
-    let share = AtomicUsize::new(0);
+    let mixture = Mutex::new(Malformed::of(&real));
     let seen = |dice: &mut Dice<'_>, bytes: &mut Vec<u8>| {
-        // The same mixture, stateless: any thread may ask.
-        let mut one = Malformed::of(&real);
-        one.write(dice, bytes);
-        share.fetch_add(1, Ordering::Relaxed);
+        mixture.lock().expect("one sender at a time").write(dice, bytes);
     };
     let rate = 60_000.0;
     let aim = Aim { most: UNBOUNDED, rate, ..aim(UNBOUNDED) };
