@@ -27,6 +27,6 @@ criterion_group! {
     name = all;
     config = quick();
     targets = crypto::seal, crypto::open, checksum::sums, walk::segment, walk::coalesce, walk::outbound,
-        walk::inbound, lookup::allowed_ips, lookup::prefixes, lookup::sessions, handshake::messages
+        walk::inbound, walk::watched, lookup::allowed_ips, lookup::prefixes, lookup::sessions, handshake::messages
 }
 criterion_main!(all);

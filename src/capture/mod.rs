@@ -3,6 +3,7 @@
 
 mod carrier;
 pub mod pcapng;
+mod recent; // handshakes that a new file of a ring has to begin with
 mod words; // comments
 
 use std::{
@@ -11,8 +12,9 @@ use std::{
     ops::Range,
 };
 
-use crate::trace::{Seen, Vpnd};
+use crate::trace::{Direction, Handshake, Seen, Vpnd};
 use pcapng::{Interface, Packet, Statistics, Way};
+use recent::Recent;
 
 const INNER: u32 = 0;
 const OUTER: u32 = 1;
@@ -23,8 +25,8 @@ const UNDER_WAY: usize = 64;
 
 /// What the packets of the outer interface are.
 const OUTER_IS: &str = "the datagrams that carry the packets of the other interface; their payload is what vpnd handed to the kernel or got \
-     from it, their IP and UDP headers are made again from what vpnd knows (an address that it does not know is 0); data \
-     alone, no handshakes";
+     from it, their IP and UDP headers are made again from what vpnd knows (an address that it does not know is 0); with \
+     the messages of handshakes, without keepalives";
 const INNER_IS: &str = "packets in the tunnel, in the clear: as the TUN gave them, or as they were opened";
 
 /// Where and when a capture began.
@@ -52,6 +54,21 @@ pub struct Recorder {
     /// Packets whose carriers are still being told: session, counters, and their frame in this file.
     under_way: VecDeque<(u32, Range<u64>, u64)>,
     statistics: [Statistics; 2],
+    handshakes: u64,
+    recent: Recent,
+}
+
+/// What was written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Packets of the tunnel.
+    pub packets: u64,
+    /// What carried them.
+    pub carriers: u64,
+    /// Messages of handshakes.
+    pub handshakes: u64,
+    /// Packets that came too fast.
+    pub lost: u64,
 }
 
 impl Recorder {
@@ -59,10 +76,18 @@ impl Recorder {
     pub fn new(began: Began) -> Self {
         let statistics =
             Statistics { began_ns: began.wall_ns, ended_ns: began.wall_ns, ..Statistics::default() };
-        Self { began, frames: 0, under_way: VecDeque::new(), statistics: [statistics; 2] }
+        Self {
+            began,
+            frames: 0,
+            under_way: VecDeque::new(),
+            statistics: [statistics; 2],
+            handshakes: 0,
+            recent: Recent::default(),
+        }
     }
 
-    /// What a file begins with; frames count from 1 again.
+    /// What a file begins with; frames count from 1 again. A file after the first repeats the handshakes of the sessions
+    /// that may still be in use, so that it can be read without those before it.
     pub fn header(&mut self) -> Vec<u8> {
         self.frames = 0;
         self.under_way.clear();
@@ -73,7 +98,39 @@ impl Recorder {
             Interface { name, description: INNER_IS, filter, snap },
             Interface { name: &outer, description: OUTER_IS, filter, snap: snap.saturating_add(HEADERS) },
         ];
-        [pcapng::section()].into_iter().chain(interfaces.iter().map(pcapng::interface)).flatten().collect()
+        let mut bytes: Vec<u8> = [pcapng::section()]
+            .into_iter()
+            .chain(interfaces.iter().map(pcapng::interface))
+            .flatten()
+            .collect();
+        let recent = std::mem::take(&mut self.recent);
+        for (handshake, ours) in recent.iter() {
+            bytes.extend(self.message(handshake, *ours, true));
+        }
+        self.recent = recent;
+        bytes
+    }
+
+    /// A message of a handshake, behind the keys that open it, where there are any.
+    pub fn handshake(&mut self, handshake: &Handshake, ours: Option<IpAddr>) -> Vec<u8> {
+        self.handshakes += 1;
+        self.recent.note(handshake, ours);
+        self.message(handshake, ours, false)
+    }
+
+    fn message(&mut self, handshake: &Handshake, ours: Option<IpAddr>, again: bool) -> Vec<u8> {
+        let mut bytes = match &handshake.secrets {
+            Some(secrets) => pcapng::wireguard_secrets(secrets.expose()),
+            None => Vec::new(),
+        };
+        let way = match handshake.way {
+            Direction::Out => Way::Out,
+            Direction::In => Way::In,
+        };
+        let ends = (ours.or(handshake.local), Some(handshake.remote));
+        let payload = (&*handshake.bytes, handshake.bytes.len());
+        bytes.extend(self.carrier(payload, way, handshake.at_ns, ends, &words::handshake(handshake, again)));
+        bytes
     }
 
     /// A packet, as it was seen. `ours`: our address towards the peer, as far as it is known.
@@ -106,10 +163,15 @@ impl Recorder {
             .collect()
     }
 
-    /// Packets of each interface that were written, and those that were lost.
-    pub fn counts(&self) -> [u64; 3] {
+    /// What was written, and what was lost.
+    pub fn counts(&self) -> Counts {
         let [inner, outer] = self.statistics;
-        [inner.received - inner.dropped, outer.received - outer.dropped, inner.dropped]
+        Counts {
+            packets: inner.received - inner.dropped,
+            carriers: outer.received - outer.dropped,
+            handshakes: self.handshakes,
+            lost: inner.dropped,
+        }
     }
 
     fn sealed(&mut self, seen: &Seen, ours: Option<IpAddr>) -> Vec<u8> {
@@ -151,12 +213,32 @@ impl Recorder {
 
     fn inner(&mut self, seen: &Seen, way: Way, at_ns: u64, comment: &str) -> Vec<u8> {
         let whole = seen.packet.as_ref().and_then(|packet| packet.bytes).unwrap_or(0) as u32;
+        self.statistics[INNER as usize].received += 1;
         self.write(INNER, at_ns, &seen.inner, whole, way, comment)
     }
 
     fn outer(
         &mut self,
         seen: &Seen,
+        way: Way,
+        at_ns: u64,
+        ends: (Option<IpAddr>, Option<SocketAddr>),
+        comment: &str,
+    ) -> Vec<u8> {
+        let whole = match &seen.vpnd {
+            Vpnd::Sealed(sealed) => sealed.datagram_bytes as usize,
+            Vpnd::Opened(opened) => opened.datagram_bytes as usize,
+            _ => seen.outer.len(),
+        };
+        let bytes = self.carrier((&seen.outer, whole), way, at_ns, ends, comment);
+        self.statistics[OUTER as usize].received += 1;
+        bytes
+    }
+
+    /// A datagram between our address and theirs: what was kept of its payload, and how long that was.
+    fn carrier(
+        &mut self,
+        (payload, whole): (&[u8], usize),
         way: Way,
         at_ns: u64,
         (ours, theirs): (Option<IpAddr>, Option<SocketAddr>),
@@ -168,12 +250,7 @@ impl Recorder {
         let ours = SocketAddr::new(ours, self.began.listen_port);
         let theirs = theirs.unwrap_or(SocketAddr::new(unknown, 0));
         let (source, destination) = if way == Way::Out { (ours, theirs) } else { (theirs, ours) };
-        let whole = match &seen.vpnd {
-            Vpnd::Sealed(sealed) => sealed.datagram_bytes as usize,
-            Vpnd::Opened(opened) => opened.datagram_bytes as usize,
-            _ => seen.outer.len(),
-        };
-        let (packet, whole) = carrier::packet(source, destination, &seen.outer, whole);
+        let (packet, whole) = carrier::packet(source, destination, payload, whole);
         self.write(OUTER, at_ns, &packet, whole, way, comment)
     }
 
@@ -187,7 +264,6 @@ impl Recorder {
         comment: &str,
     ) -> Vec<u8> {
         self.frames += 1;
-        self.statistics[interface as usize].received += 1;
         let at_ns = self.began.wall_ns.saturating_add(at_ns).saturating_sub(self.began.boot_ns);
         pcapng::packet(&Packet { interface, at_ns, bytes, whole, way, comment })
     }

@@ -1,7 +1,8 @@
 //! Files made of records, and what frames they have.
 
 use super::*;
-use crate::trace::{Facts, Opened, Refused, Sealed, Seen};
+use crate::trace::{Facts, Message, Opened, Refused, Sealed, Secrets, Seen};
+use zeroize::Zeroizing;
 
 fn recorder() -> Recorder {
     let began = Began {
@@ -135,7 +136,7 @@ fn what_arrives_stands_before_what_was_in_it_and_what_is_refused_says_why() {
     assert_eq!(frames.iter().map(|frame| frame.0).collect::<Vec<_>>(), [OUTER, INNER, OUTER]);
     assert!(frames[0].4.contains("carries frame 2") && frames[1].4.contains("came in frame 1"), "{frames:?}");
     assert!(frames[2].4.starts_with("refused by vpnd: replayed"), "{frames:?}");
-    assert_eq!(recorder.counts(), [1, 2, 0]);
+    assert_eq!(recorder.counts(), Counts { packets: 1, carriers: 2, ..Counts::default() });
 }
 
 #[test]
@@ -150,5 +151,72 @@ fn a_new_file_counts_its_frames_anew_and_what_was_lost_is_kept() {
     let comments: Vec<_> = frames(&file).into_iter().map(|frame| frame.4).collect();
     assert!(comments[0].contains("is not here"), "its packet is in the file before: {comments:?}");
     assert!(comments[1].ends_with("frame 3"), "{comments:?}");
-    assert_eq!(recorder.counts(), [2, 3, 5]);
+    assert_eq!(recorder.counts(), Counts { packets: 2, carriers: 3, lost: 5, handshakes: 0 });
+}
+
+fn handshake(at_ns: u64, sender: u8, secret: Option<&str>) -> Handshake {
+    let mut bytes = vec![0; 92];
+    bytes[..12].copy_from_slice(&[2, 0, 0, 0, sender, 0, 0, 0, 9, 0, 0, 0]);
+    Handshake {
+        at_ns,
+        way: Direction::Out,
+        message: Message::Response,
+        peer: Some("laptop".to_owned()),
+        remote: "192.0.2.2:51820".parse().expect("an address"),
+        local: None,
+        refused: None,
+        bytes,
+        secrets: secret.map(|lines| Secrets::new(Zeroizing::new(lines.to_owned()))),
+    }
+}
+
+/// Kinds of blocks, and what is in those of secrets.
+fn blocks(mut file: &[u8]) -> Vec<(u32, String)> {
+    let mut blocks = Vec::new();
+    while !file.is_empty() {
+        let word = |at: usize| u32::from_le_bytes(file[at..at + 4].try_into().expect("four bytes"));
+        let secret = if word(0) == 10 { &file[16..16 + word(12) as usize] } else { &[] };
+        blocks.push((word(0), String::from_utf8_lossy(secret).into_owned()));
+        file = &file[word(4) as usize..];
+    }
+    blocks
+}
+
+#[test]
+fn the_keys_of_a_handshake_stand_before_it_and_only_where_they_were_given() {
+    let mut recorder = recorder();
+    let mut file = recorder.header();
+    file.extend(recorder.handshake(&handshake(2000, 1, Some("KEY=a\n")), None));
+    file.extend(recorder.handshake(&handshake(2001, 2, None), None));
+    let blocks = blocks(&file);
+    assert_eq!(blocks.iter().map(|(kind, _)| *kind).collect::<Vec<_>>()[3..], [10, 6, 6]);
+    assert_eq!(blocks[3].1, "KEY=a\n");
+    let frames = frames(&file);
+    let said = "to peer laptop: handshake response, sender index 0x00000001 to receiver index 0x00000009";
+    assert_eq!(frames[0].4, format!("{said}; its keys stand before it"));
+    assert!(frames[1].4.ends_with("index 0x00000009"), "{frames:?}");
+    assert_eq!((frames[0].0, frames[0].2), (OUTER, 92 + 28));
+    assert_eq!(recorder.counts(), Counts { handshakes: 2, ..Counts::default() });
+}
+
+#[test]
+fn a_new_file_of_a_ring_begins_with_the_handshakes_that_may_be_needed_and_no_others() {
+    const SECOND: u64 = 1_000_000_000;
+    let mut recorder = recorder();
+    let _ = recorder.header();
+    let refused = Handshake { refused: Some("mac1".to_owned()), ..handshake(3 * SECOND, 7, None) };
+    for message in [
+        handshake(SECOND, 1, Some("KEY=old\n")),
+        handshake(100 * SECOND, 2, Some("KEY=young\n")),
+        refused,
+        handshake(200 * SECOND, 3, None),
+    ] {
+        let _ = recorder.handshake(&message, None);
+    }
+    let file = recorder.header();
+    let secrets: String = blocks(&file).into_iter().map(|(_, secret)| secret).collect();
+    assert_eq!(secrets, "KEY=young\n");
+    let frames = frames(&file);
+    assert_eq!(frames.len(), 2, "{frames:?}");
+    assert!(frames.iter().all(|frame| frame.4.contains("again from the file before")), "{frames:?}");
 }

@@ -1,6 +1,6 @@
 //! The comment on each frame: whose it is, by which session and counter, and which other frame belongs to it.
 
-use crate::trace::{Opened, Refused, Sealed, Seen, Vpnd};
+use crate::trace::{Direction, Handshake, Message, Opened, Refused, Sealed, Seen, Vpnd};
 
 /// On the packet inside; `carrier`: the frame of its (first) carrier.
 pub(super) fn inner(seen: &Seen, carrier: Option<u64>) -> String {
@@ -56,6 +56,39 @@ pub(super) fn outer(seen: &Seen, inner: Option<u64>) -> String {
         }
         Vpnd::Staged { .. } | Vpnd::Owned { .. } => String::new(),
     }
+}
+
+/// On a message of a handshake; `again`: it stands in a file before this one, too.
+pub(super) fn handshake(handshake: &Handshake, again: bool) -> String {
+    let word = |at: usize| {
+        let bytes = handshake.bytes.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
+        u32::from_le_bytes(bytes.unwrap_or_default())
+    };
+    let message = match handshake.message {
+        Message::Initiation => format!("handshake initiation, sender index {:#010x}", word(4)),
+        Message::Response => {
+            format!("handshake response, sender index {:#010x} to receiver index {:#010x}", word(4), word(8))
+        }
+        Message::CookieReply => format!("cookie reply to receiver index {:#010x}", word(4)),
+    };
+    let way = match handshake.way {
+        Direction::Out => "to",
+        Direction::In => "from",
+    };
+    let mut words = match &handshake.peer {
+        Some(peer) => format!("{way} peer {peer}: {message}"),
+        None => format!("{way} {}: {message}", handshake.remote),
+    };
+    if let Some(reason) = &handshake.refused {
+        words += &format!("; refused by vpnd: {reason}");
+    }
+    if handshake.secrets.is_some() {
+        words += "; its keys stand before it";
+    }
+    if again {
+        words += "; again from the file before, since its session may still be in use";
+    }
+    words
 }
 
 fn refused_words(refused: &Refused) -> String {

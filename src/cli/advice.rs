@@ -31,6 +31,13 @@ pub(super) fn on(config: &Config) -> Vec<String> {
                 .to_owned(),
         );
     }
+    if config.interface.capture_secrets {
+        advice.push(
+            "interface.capture_secrets: `vpnd capture --with-secrets` may write the private key, and what opens each \
+             session, into a file: take it out when the capture is done"
+                .to_owned(),
+        );
+    }
     for (number, hook) in config.hooks.iter().enumerate() {
         let said = on_hook(hook);
         advice.extend(said.into_iter().map(|said| format!("hook[{}].run: {said}", number + 1)));
@@ -89,7 +96,9 @@ mod tests {
         assert!(told.starts_with("interface.metrics_listen: 0.0.0.0:9586 is no loopback address"), "{told}");
         let [told] = &advice("sandbox = \"off\"")[..] else { panic!("one") };
         assert!(told.starts_with("interface.sandbox: it is off"), "{told}");
-        assert_eq!(advice("sandbox = \"on\""), [""; 0]);
+        assert_eq!(advice("sandbox = \"on\"\ncapture_secrets = false"), [""; 0]);
+        let [told] = &advice("capture_secrets = true")[..] else { panic!("one") };
+        assert!(told.starts_with("interface.capture_secrets: "), "{told}");
         let folder = tempfile::tempdir().expect("a folder");
         let script = folder.path().join("hook");
         let hook = || advice(&format!("[[hook]]\nrun = [\"{}\"]", script.display()));

@@ -11,17 +11,23 @@ use tokio::{
 };
 
 use super::ask::{self, AskError, Lines};
-use crate::capture::{Began, Recorder};
+use crate::capture::{Began, Counts, Recorder};
 use crate::daemon::wall_clock;
+use crate::sys::process::forbid_core_dumps;
 use crate::trace::{Filter, Record};
 use output::Output;
 use source::Sources;
 
 /// Write what the tunnel carries to a pcapng file: each packet, and the carrier that it travels in.
 ///
-/// The packets inside are on the interface NAME, their carriers on NAME-carrier; comments join them by frame, receiver
-/// index and counter. The file holds the packets in the clear: it is readable by its owner alone, and needs no key to be
-/// read; no key of the tunnel is in it. Handshakes are not in it.
+/// The packets inside are on the interface NAME, their carriers on NAME-carrier, with the messages of handshakes; comments
+/// join them by frame, receiver index and counter. The file holds the packets in the clear: it is readable by its owner
+/// alone, and needs no key to be read; no key of the tunnel is in it.
+///
+/// With --with-secrets it also holds what Wireshark takes to open the carriers themselves: the tunnel's private key, and
+/// the keys of each handshake that begins while the capture runs (so --renew begins one at once). Whoever has such a file
+/// reads what these sessions carry, and can be this end of the tunnel. The daemon gives keys to root alone, and only where
+/// its file says capture_secrets = true.
 ///
 ///   vpnd capture -w - | tshark -r -        vpnd capture -w vpn0.pcapng 'host 10.77.0.2 and tcp port 443'
 #[derive(Debug, clap::Args)]
@@ -53,6 +59,12 @@ pub struct Args {
     /// Take at most so many carriers each second: what comes faster is dropped, and counted
     #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     rate: u32,
+    /// Write the keys that open the carriers, too: the file is then as secret as the private key
+    #[arg(long)]
+    with_secrets: bool,
+    /// Begin a new handshake with each peer that has a session, so that it is in the file
+    #[arg(long)]
+    renew: bool,
     /// Where the daemon's sockets are
     #[arg(long, value_name = "DIR", default_value = "/run", hide = true)]
     run_dir: PathBuf,
@@ -79,10 +91,15 @@ enum CaptureError {
 /// Runs the command: 0 after the last packet that was asked for, a signal, or when the reader has gone.
 pub async fn run(args: Args) -> ExitCode {
     match capture(&args).await {
-        Ok([inner, outer, lost]) => {
+        Ok(Counts { packets, carriers, handshakes, lost }) => {
+            let handshakes = match handshakes {
+                0 => String::new(),
+                1 => ", and a message of a handshake".to_owned(),
+                n => format!(", and {n} messages of handshakes"),
+            };
             let lost =
                 if lost > 0 { format!("; {lost} came too fast, and are not in it") } else { String::new() };
-            eprintln!("vpnd capture: {inner} packets and {outer} carriers{lost}");
+            eprintln!("vpnd capture: {packets} packets and {carriers} carriers{handshakes}{lost}");
             ExitCode::SUCCESS
         }
         Err(error) => {
@@ -92,25 +109,34 @@ pub async fn run(args: Args) -> ExitCode {
     }
 }
 
-async fn capture(args: &Args) -> Result<[u64; 3], CaptureError> {
+async fn capture(args: &Args) -> Result<Counts, CaptureError> {
     if args.files.is_some() && args.write.as_os_str() == "-" {
         return Err(CaptureError::Other("a ring of files (--files) needs a file name (--write)".to_owned()));
+    }
+    if args.with_secrets {
+        let done = forbid_core_dumps();
+        done.map_err(|error| CaptureError::Other(format!("cannot forbid core dumps: {error}")))?;
     }
     let socket = ask::the_one(&args.run_dir, args.interface.as_deref()).await?;
     let mut sources = Sources::of(&socket).await?;
     let filter = args.filter.as_ref().map(Filter::to_string).unwrap_or_default();
     let path = format!(
-        "/v1/trace?filter={}&packets={}&seconds={}&snap={}&each=1",
+        "/v1/trace?filter={}&packets={}&seconds={}&snap={}&each=1&handshakes=1&secrets={}&renew={}",
         ask::encoded(&filter),
         args.packets.unwrap_or(MOST_PACKETS),
         args.seconds.unwrap_or(MOST_SECONDS),
         args.snap,
+        u8::from(args.with_secrets),
+        u8::from(args.renew),
     );
     let mut ends = [SignalKind::interrupt(), SignalKind::terminate()].map(signal).into_iter();
     let mut end = || ends.next().expect("there are two").map_err(CaptureError::Signals);
     let (mut interrupt, mut terminate) = (end()?, end()?);
     let mut lines = ask::stream(&socket, &path).await?;
     let mut recorder = Recorder::new(began(&mut lines, filter, args.snap).await?);
+    if args.with_secrets {
+        say_secrets(args);
+    }
     let mut output = Output::open(&args.write, args.files, args.size);
     output.begin(&recorder.header())?;
     let mut pace = Pace::new(args.rate, Instant::now());
@@ -122,9 +148,15 @@ async fn capture(args: &Args) -> Result<[u64; 3], CaptureError> {
         };
         let record = line.map(|line| serde_json::from_str::<Record>(&line));
         match record {
-            Some(Ok(Record::Packet(seen))) => {
-                let ours = sources.ours(&seen).await;
-                if !output.write(&recorder.packet(&seen, ours))? {
+            Some(Ok(record @ (Record::Packet(_) | Record::Handshake(_)))) => {
+                let bytes = match &record {
+                    Record::Packet(seen) => recorder.packet(seen, sources.ours(seen).await),
+                    Record::Handshake(seen) => {
+                        recorder.handshake(seen, sources.towards(seen.local, seen.remote).await)
+                    }
+                    _ => Vec::new(),
+                };
+                if !output.write(&bytes)? {
                     break; // the reader has seen enough, or the file is full
                 }
                 if output.is_full() {
@@ -146,6 +178,25 @@ async fn capture(args: &Args) -> Result<[u64; 3], CaptureError> {
     }
     output.end(&recorder.trailer(now()))?;
     Ok(recorder.counts())
+}
+
+/// Said before the first key is written.
+fn say_secrets(args: &Args) {
+    eprintln!(
+        "vpnd capture: WITH SECRETS: {} gets the tunnel's private key and what opens each session that begins from now \
+         on. Whoever has it reads them, and can be this end of the tunnel: keep it as you keep the key, and make a new key \
+         before you hand it on.",
+        match args.write.as_os_str() == "-" {
+            true => "the output".to_owned(),
+            false => args.write.display().to_string(),
+        }
+    );
+    if !args.renew {
+        eprintln!(
+            "vpnd capture: sessions that began before cannot be opened; --renew begins new ones at once, else it takes up \
+             to two minutes until they are renewed"
+        );
+    }
 }
 
 /// The first line.

@@ -63,6 +63,7 @@ fn interface() -> impl Strategy<Value = (usize, Interface)> {
                 table,
                 offload,
                 clamp_mss: true,
+                capture_secrets: false,
                 workers,
                 nice,
                 clients,

@@ -9,7 +9,7 @@ use super::{
 };
 
 /// Events that a hook may name: all that `vpnd events` tells.
-pub const EVENTS: [&str; 20] = [
+pub const EVENTS: [&str; 21] = [
     "started",
     "stopping",
     "connected",
@@ -30,6 +30,7 @@ pub const EVENTS: [&str; 20] = [
     "drift",
     "displaced",
     "link",
+    "secrets_given",
 ];
 /// What it runs on where it names none: a peer comes, moves, goes.
 pub const DEFAULT_EVENTS: [&str; 3] = ["connected", "roamed", "silent"];

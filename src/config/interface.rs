@@ -49,6 +49,7 @@ pub(super) struct Draft {
     pub(super) sockets: SocketAccess,
     pub(super) metrics_listen: Option<SocketAddr>,
     pub(super) sandbox: bool,
+    pub(super) capture_secrets: bool,
 }
 
 impl Draft {
@@ -70,6 +71,7 @@ impl Draft {
             sockets: sockets(&mut fields, report),
             metrics_listen: metrics_listen(&mut fields, report),
             sandbox: sandbox(&mut fields, report),
+            capture_secrets: capture_secrets(&mut fields, report),
         };
         let subject = fields.subject.clone();
         for Found { at, value } in fields.left_over() {
@@ -108,6 +110,7 @@ impl Draft {
             sockets: self.sockets,
             metrics_listen: self.metrics_listen,
             sandbox: self.sandbox,
+            capture_secrets: self.capture_secrets,
         })
     }
 }
@@ -251,6 +254,16 @@ fn sandbox(fields: &mut Fields<'_>, report: &mut Report<'_>) -> bool {
             true
         }
     }
+}
+
+/// Off, unless it is switched on.
+fn capture_secrets(fields: &mut Fields<'_>, report: &mut Report<'_>) -> bool {
+    let Some(Found { at, value }) = fields.take("capture_secrets") else { return false };
+    value.as_bool().unwrap_or_else(|| {
+        let remedy = "write true to let root write the tunnel's keys into a capture, or take it out";
+        fields.refuse(report, at, "capture_secrets", Flaw::new(describe(&value), remedy));
+        false
+    })
 }
 
 fn sockets(fields: &mut Fields<'_>, report: &mut Report<'_>) -> SocketAccess {

@@ -100,6 +100,8 @@ pub struct Interface {
     pub sockets: SocketAccess,
     /// `sandbox = "on" | "off"`: does the daemon give up what it does not need?
     pub sandbox: bool,
+    /// `capture_secrets`: may root have the tunnel's keys in a capture?
+    pub capture_secrets: bool,
 }
 
 /// `socket_owner`, `socket_group`, `socket_mode`: of both control sockets.

@@ -27,6 +27,7 @@ pub(super) const INTERFACE: &[&str] = &[
     "socket_mode",
     "metrics_listen",
     "sandbox",
+    "capture_secrets",
 ];
 /// Keys of `[[peer]]`.
 pub(super) const PEER: &[&str] = &[

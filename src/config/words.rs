@@ -42,6 +42,10 @@ impl Interface {
         if self.clamp_mss != new.clamp_mss {
             lines.push(format!("clamp_mss {}", from_to(self.clamp_mss, new.clamp_mss, true)));
         }
+        if self.capture_secrets != new.capture_secrets {
+            let words = from_to(self.capture_secrets, new.capture_secrets, true);
+            lines.push(format!("capture_secrets {words}"));
+        }
         if self.table != new.table {
             lines.push(format!("table {}", from_to(self.table, new.table, true)));
         }

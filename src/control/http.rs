@@ -8,6 +8,7 @@ use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
 use hyper::{Method, Request as HttpRequest, Response, StatusCode, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::UnixStream;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 use tracing::debug;
@@ -16,7 +17,7 @@ use super::events::{Events, Listener};
 use super::query::Query;
 use super::samples::SampleReport;
 use super::schema::{PeerReport, StatusReport};
-use super::{Request, metrics, reload, trace};
+use super::{AskedTrace, NoTrace, Request, metrics, reload, trace};
 use crate::forward::Time;
 
 /// A request's head takes at most this long …
@@ -40,16 +41,30 @@ pub(super) struct Web {
     streams: Arc<Semaphore>,
     /// Over TCP there is nothing but metrics.
     metrics_alone: bool,
+    /// Is it root who asks?
+    by_root: bool,
 }
 
 impl Web {
     pub(super) fn new(requests: mpsc::Sender<Request>, events: Events) -> Self {
-        Self { requests, events, streams: Arc::new(Semaphore::new(STREAMS)), metrics_alone: false }
+        Self {
+            requests,
+            events,
+            streams: Arc::new(Semaphore::new(STREAMS)),
+            metrics_alone: false,
+            by_root: false,
+        }
     }
 
     /// The same, for strangers.
     pub(super) fn metrics_alone(self) -> Self {
         Self { metrics_alone: true, ..self }
+    }
+
+    /// The same, for this client of the control socket.
+    pub(super) fn asked_by(self, client: &UnixStream) -> Self {
+        let by_root = client.peer_cred().is_ok_and(|who| who.uid() == 0);
+        Self { by_root, ..self }
     }
 
     /// Answers one request and closes.
@@ -162,18 +177,22 @@ impl Web {
             return error(StatusCode::SERVICE_UNAVAILABLE, "as many listen as may");
         };
         let (answer, tracing) = oneshot::channel();
-        if self.requests.send(Request::Trace(wanted, answer)).await.is_err() {
+        let asked = AskedTrace { wanted, renew: query.renew, by_root: self.by_root };
+        if self.requests.send(Request::Trace(asked, answer)).await.is_err() {
             return stopping();
         }
         let tracing = match tracing.await {
-            Ok(Some(tracing)) => tracing,
-            Ok(None) => return error(StatusCode::SERVICE_UNAVAILABLE, "as many trace packets as may"),
+            Ok(Ok(tracing)) => tracing,
+            Ok(Err(why @ NoTrace::TooMany)) => {
+                return error(StatusCode::SERVICE_UNAVAILABLE, &why.to_string());
+            }
+            Ok(Err(why)) => return error(StatusCode::FORBIDDEN, &why.to_string()),
             Err(_gone) => return stopping(),
         };
         streaming.notify_one();
         let frames = futures_util::stream::unfold((tracing, place), |(mut tracing, place)| async {
             let text = tracing.lines().await?;
-            Some((Ok::<_, Infallible>(Frame::data(Bytes::from(text))), (tracing, place)))
+            Some((Ok::<_, Infallible>(Frame::data(text)), (tracing, place)))
         });
         headed(StatusCode::OK, "application/x-ndjson", BodyExt::boxed_unsync(StreamBody::new(frames)))
     }

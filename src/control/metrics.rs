@@ -150,6 +150,8 @@ impl Page {
     /// What is counted by a fixed list of reasons.
     fn counted(&mut self, sample: &InterfaceSample, events: &Events) {
         let help = "Packets and messages that were refused; the reasons are those of `vpnd status`.";
+        let clamped = "SYNs of TCP whose MSS was lowered to what the tunnel carries.";
+        self.one("vpnd_mss_clamped_total", "counter", clamped, sample.tunnel.mss_clamped);
         let refused = Refusal::ALL.iter().map(|what| (what.name(), sample.tunnel.refusals[*what as usize]));
         self.by("vpnd_refused_total", help, "reason", refused);
         let happened = What::NAMES.into_iter().zip(events.counts());

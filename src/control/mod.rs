@@ -28,7 +28,8 @@ mod trace;
 pub mod uapi;
 
 pub use request::{
-    InterfaceSample, InterfaceStatus, NotReloaded, Operation, Reloaded, Request, Sandbox, SetError,
+    AskedTrace, InterfaceSample, InterfaceStatus, NoTrace, NotReloaded, Operation, Reloaded, Request,
+    Sandbox, SetError,
 };
 pub use server::ControlServer;
 pub use sockets::{Access, ControlError, Holder, make_folder};

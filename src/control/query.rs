@@ -18,6 +18,9 @@ pub(super) struct Query {
     pub(super) seconds: Option<u64>,
     pub(super) snap: Option<u64>,
     pub(super) each: bool,
+    pub(super) handshakes: bool,
+    pub(super) secrets: bool,
+    pub(super) renew: bool,
 }
 
 impl Query {
@@ -36,14 +39,15 @@ impl Query {
                 "packets" => query.packets = Some(number(name, &value)?),
                 "seconds" => query.seconds = Some(number(name, &value)?),
                 "snap" => query.snap = Some(number(name, &value)?),
-                "each" if value == "0" || value == "1" => query.each = value == "1",
-                "each" => return Err(format!("each is 0 or 1, not {value:?}")),
+                "each" => query.each = flag(name, &value)?,
+                "handshakes" => query.handshakes = flag(name, &value)?,
+                "secrets" => query.secrets = flag(name, &value)?,
+                "renew" => query.renew = flag(name, &value)?,
                 "peer" => query.peer = Some(About::new(&value)),
-                "follow" if value == "0" || value == "1" => query.follow = value == "1",
-                "follow" => return Err(format!("follow is 0 or 1, not {value:?}")),
+                "follow" => query.follow = flag(name, &value)?,
                 _ => {
                     return Err(format!(
-                        "{name:?} is not known here: since, generation, peer, follow, filter, packets, seconds, snap and each are"
+                        "{name:?} is not known here: since, generation, peer, follow, filter, packets, seconds, snap, each, handshakes, secrets and renew are"
                     ));
                 }
             }
@@ -55,6 +59,14 @@ impl Query {
     pub(super) fn since<T: std::str::FromStr>(&self) -> Result<Option<T>, String> {
         let number = |text: &String| text.parse().map_err(|_| format!("since is no number: {text:?}"));
         self.since.as_ref().map(number).transpose()
+    }
+}
+
+fn flag(name: &str, value: &str) -> Result<bool, String> {
+    match value {
+        "0" => Ok(false),
+        "1" => Ok(true),
+        _ => Err(format!("{name} is 0 or 1, not {value:?}")),
     }
 }
 
@@ -72,7 +84,7 @@ mod tests {
         assert_eq!(query.since::<f64>(), Ok(Some(12.5)));
         assert_eq!((query.peer, query.follow), (Some(About::Name("my café".to_owned())), false));
         assert!(Query::read(None).expect("nothing is right").follow);
-        for wrong in ["follow=2", "peer=%FF", "generation=x", "colour=red", "=", "since"] {
+        for wrong in ["follow=2", "secrets=yes", "peer=%FF", "generation=x", "colour=red", "=", "since"] {
             let read = Query::read(Some(wrong)).and_then(|query| query.since::<u64>());
             assert!(read.is_err(), "{wrong}");
         }

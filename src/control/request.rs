@@ -23,12 +23,40 @@ pub enum Request {
     Sample(Option<(Time, u64)>, oneshot::Sender<InterfaceSample>),
     /// Alter it, in order; stops at the first that cannot be.
     Set(Vec<Change>, oneshot::Sender<Result<(), SetError>>),
-    /// Tell what becomes of these packets; none: as many are told already as may be.
-    Trace(Wanted, oneshot::Sender<Option<Tracing>>),
+    /// Tell what becomes of these packets.
+    Trace(AskedTrace, oneshot::Sender<Result<Tracing, NoTrace>>),
     /// Read the file again and make the tunnel what it says; take that back after so long, unless it is confirmed.
     Reload(Option<Duration>, oneshot::Sender<Result<Reloaded, NotReloaded>>),
     /// What was reloaded on trial is to stay.
     Confirm(oneshot::Sender<Result<(), NotReloaded>>),
+}
+
+/// A trace, as somebody wants it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AskedTrace {
+    /// Of what.
+    pub wanted: Wanted,
+    /// Begin a new handshake with each peer that has a session.
+    pub renew: bool,
+    /// Who asks is root: what is secret is told to nobody else.
+    pub by_root: bool,
+}
+
+/// Why nothing is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoTrace {
+    /// Four may look.
+    #[error("as many trace packets as may")]
+    TooMany,
+    /// Who speaks to the socket need not be root: the file may let others.
+    #[error("the keys of handshakes are told to root alone")]
+    NotRoot,
+    /// The file does not say `capture_secrets = true`.
+    #[error(
+        "the keys of handshakes are not told: write capture_secrets = true under [interface] into the daemon's file, and \
+         `vpnd reload`; take it out again when the capture is done"
+    )]
+    NotPermitted,
 }
 
 /// What a reload did.

@@ -45,7 +45,9 @@ impl ControlServer {
         }));
         let web_answers = Web::new(requests, events);
         let answers = web_answers.clone();
-        loops.spawn(accept(web, paths[1].clone(), move |stream| answers.clone().answer(stream)));
+        loops.spawn(accept(web, paths[1].clone(), move |stream| {
+            answers.clone().asked_by(&stream).answer(stream)
+        }));
         Ok(ControlServer { loops, web: web_answers, metrics: None, files: [wg_file, web_file], paths })
     }
 

@@ -2,10 +2,12 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use hyper::body::Bytes;
 use tokio::{
     sync::Notify,
     time::{Instant, timeout_at},
 };
+use zeroize::Zeroizing;
 
 use super::query::Query;
 use crate::trace::{Feed, Record, Wanted};
@@ -20,6 +22,8 @@ const MOST_SECONDS: u64 = 24 * 3600;
 const MOST_SNAP: usize = 65_535;
 /// Records that wait go out together, up to about this much.
 const PIECE: usize = 64 * 1024;
+/// A line with keys in it, which is no longer: a message of 148 bytes and four keys.
+const SECRET_LINE: usize = 4096;
 
 /// What of packets is asked for; an error is a sentence for whoever asked.
 pub(super) fn wanted(query: &Query) -> Result<Wanted, String> {
@@ -33,6 +37,8 @@ pub(super) fn wanted(query: &Query) -> Result<Wanted, String> {
             false => Err(format!("snap is at most {MOST_SNAP}, not {snap}")),
         })?,
         each: query.each,
+        handshakes: query.handshakes || query.secrets,
+        secrets: query.secrets,
     })
 }
 
@@ -50,6 +56,8 @@ pub struct Tracing {
     news: Arc<Notify>,
     until: Instant,
     over: bool,
+    /// It has keys in it, and goes out by itself, after what came before it.
+    held: Option<Record>,
     end: Option<Box<dyn FnOnce() + Send + Sync>>,
 }
 
@@ -63,11 +71,11 @@ impl Tracing {
         end: impl FnOnce() + Send + Sync + 'static,
     ) -> Self {
         let until = Instant::now() + Duration::from_secs(feed.wanted().seconds);
-        Self { began: Some(began), feed, news, until, over: false, end: Some(Box::new(end)) }
+        Self { began: Some(began), feed, news, until, over: false, held: None, end: Some(Box::new(end)) }
     }
 
     /// What is there or comes next, as lines; `None`: that was all.
-    pub(super) async fn lines(&mut self) -> Option<Vec<u8>> {
+    pub(super) async fn lines(&mut self) -> Option<Bytes> {
         if self.over {
             return None;
         }
@@ -79,10 +87,17 @@ impl Tracing {
         loop {
             // Asked before the ring is emptied: what comes later is not lost.
             let enough = self.feed.has_enough();
-            while let Some(record) = self.began.take().or_else(|| self.feed.pop()) {
+            while let Some(record) = self.next() {
+                if has_secrets(&record) {
+                    if text.is_empty() {
+                        return Some(erased_line(&record));
+                    }
+                    self.held = Some(record);
+                    return Some(text.into());
+                }
                 write_line(&mut text, &record);
                 if text.len() >= PIECE {
-                    return Some(text);
+                    return Some(text.into());
                 }
             }
             let late = Instant::now() >= self.until;
@@ -91,11 +106,15 @@ impl Tracing {
                 write_line(&mut text, &Record::Ended);
             }
             if !text.is_empty() {
-                return Some(text);
+                return Some(text.into());
             }
             // Late is asked at the top of the loop.
             let _ = timeout_at(self.until, self.news.notified()).await;
         }
+    }
+
+    fn next(&mut self) -> Option<Record> {
+        self.began.take().or_else(|| self.held.take()).or_else(|| self.feed.pop())
     }
 }
 
@@ -111,6 +130,19 @@ impl fmt::Debug for Tracing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tracing").field("wanted", self.feed.wanted()).finish_non_exhaustive()
     }
+}
+
+fn has_secrets(record: &Record) -> bool {
+    matches!(record, Record::Handshake(handshake) if handshake.secrets.is_some())
+}
+
+/// Bytes that are erased when they have been sent.
+fn erased_line(record: &Record) -> Bytes {
+    // It never grows, so that no part of it is left behind.
+    let mut text = Zeroizing::new(Vec::with_capacity(SECRET_LINE));
+    write_line(&mut text, record);
+    debug_assert!(text.capacity() == SECRET_LINE, "a line with keys has grown to {}", text.len());
+    Bytes::from_owner(text)
 }
 
 fn write_line(text: &mut Vec<u8>, record: &Record) {
@@ -162,7 +194,7 @@ mod tests {
             let wanted = Wanted { packets, ..asked("seconds=1").unwrap() };
             let feed = Arc::new(Feed::new(wanted, 0, Box::new(|| ())));
             let mut tracing = tracing(feed.clone(), ended.clone());
-            let first = String::from_utf8(tracing.lines().await.unwrap()).unwrap();
+            let first = String::from_utf8(tracing.lines().await.unwrap().to_vec()).unwrap();
             assert!(first.starts_with(r#"{"record":"began","interface":"vpn0""#), "{first}");
             let packet =
                 crate::trace::Facts::of(&[0x45, 0, 0, 20, 0, 0, 0, 0, 64, 1, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
@@ -171,7 +203,7 @@ mod tests {
             feed.push(Seen { at_ns: 5, done_ns: None, packet, vpnd, inner: vec![], outer: vec![] });
             let mut rest = String::new();
             while let Some(more) = tracing.lines().await {
-                rest += &String::from_utf8(more).unwrap();
+                rest += std::str::from_utf8(&more).unwrap();
             }
             let lines: Vec<_> = rest.lines().collect();
             assert!(lines[0].contains(r#""did":"refused","reason":"no_peer""#), "{rest}");

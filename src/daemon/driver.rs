@@ -29,7 +29,8 @@ use super::{
 use crate::{
     config::{Baseline, Config, Hook},
     control::{
-        Access, ControlServer, InterfaceSample, InterfaceStatus, Operation, Request, SetError, Tracing,
+        Access, AskedTrace, ControlServer, InterfaceSample, InterfaceStatus, NoTrace, Operation, Request,
+        SetError, Tracing,
         events::{About, What},
     },
     host::{Host, Mtus, NetworkChange, Plan},
@@ -38,7 +39,7 @@ use crate::{
         process,
         timer::{BootTimer, WallTimer},
     },
-    trace::{Feed, Record, Wanted},
+    trace::{Feed, Record},
     tunnel::{Change, ChangeError, Event, Transmit, Tunnel},
 };
 use news::News;
@@ -70,6 +71,8 @@ pub(super) struct Driver<'a> {
     /// What stands in the place of ours, as it was told last.
     displaced: Option<String>,
     operation: Operation,
+    /// Whether keys are given to a capture, as it was told last.
+    secrets_given: bool,
     tunnel: Tunnel,
     plane: Plane,
     host: &'a Host,
@@ -156,6 +159,7 @@ impl<'a> Driver<'a> {
             drift: Drift::default(),
             displaced: None,
             operation: Operation::default(),
+            secrets_given: false,
             tunnel,
             plane,
             host,
@@ -267,6 +271,7 @@ impl<'a> Driver<'a> {
     /// What waits in the queues, and what is due; true if there may be more in the queues.
     fn turn(&mut self) -> bool {
         self.follow_key();
+        self.tell_secrets_given();
         let forward = self.tunnel.forward().clone();
         let (mut raised_peers, mut handshakes) = (0, 0);
         while raised_peers < PER_TURN
@@ -448,8 +453,8 @@ impl<'a> Driver<'a> {
             Request::Set(changes, reply) => {
                 let _ = reply.send(self.set(changes));
             }
-            Request::Trace(wanted, reply) => {
-                let _ = reply.send(self.trace(wanted));
+            Request::Trace(asked, reply) => {
+                let _ = reply.send(self.trace(asked));
             }
             Request::Reload(confirm, reply) => self.begin_reload(confirm, Some(reply)),
             Request::Confirm(reply) => {
@@ -459,13 +464,23 @@ impl<'a> Driver<'a> {
     }
 
     /// Data threads tell what they see of these packets, until the reader lets go.
-    fn trace(&self, wanted: Wanted) -> Option<Tracing> {
+    fn trace(&mut self, asked: AskedTrace) -> Result<Tracing, NoTrace> {
+        let AskedTrace { wanted, renew, by_root } = asked;
+        if wanted.secrets && !self.baseline.interface.capture_secrets {
+            return Err(NoTrace::NotPermitted);
+        }
+        if wanted.secrets && !by_root {
+            return Err(NoTrace::NotRoot);
+        }
         let (now, news) = (self.clock.now(), Arc::new(Notify::new()));
         let waker = news.clone();
         let feed = Arc::new(Feed::new(wanted, self.fwmark, Box::new(move || waker.notify_one())));
         let forward = self.tunnel.forward().clone();
         if !forward.tap.attach(feed.clone()) {
-            return None;
+            return Err(NoTrace::TooMany);
+        }
+        if renew {
+            self.tunnel.renew_sessions(now);
         }
         let began = Record::Began {
             interface: self.name.clone(),
@@ -474,8 +489,20 @@ impl<'a> Driver<'a> {
             boot_ns: now.boot.0,
             wall_ns: u64::try_from(now.wall.as_nanos()).unwrap_or(u64::MAX),
         };
-        let attached = feed.clone();
-        Some(Tracing::new(began, feed, news, move || forward.tap.detach(&attached)))
+        let (attached, wake) = (feed.clone(), self.wake.clone());
+        Ok(Tracing::new(began, feed, news, move || {
+            forward.tap.detach(&attached);
+            wake.notify_one(); // it may have had keys
+        }))
+    }
+
+    /// Keys go to nobody unsaid.
+    fn tell_secrets_given(&mut self) {
+        let on = self.tunnel.forward().tap.gives_secrets();
+        if on != self.secrets_given {
+            self.secrets_given = on;
+            self.events.record(None, What::SecretsGiven { on });
+        }
     }
 
     /// What the host may refuse comes first, so that a port that is taken changes nothing.

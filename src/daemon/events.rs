@@ -140,6 +140,15 @@ impl Events {
                 let owner = owner.as_deref().filter(|_| self.fields);
                 say!(info, reason, count, from, key = about, inner, owner, "refused: {text}");
             }
+            What::SecretsGiven { on: true } => say!(
+                warn,
+                on = true,
+                "a capture is given the private key and the keys of each handshake that begins from now on: whoever has its \
+                 file reads what these sessions carry, and can be this end of the tunnel"
+            ),
+            What::SecretsGiven { on: false } => {
+                say!(info, on = false, "keys are given to no capture any more")
+            }
             // `Driver::tell` says these, in more words.
             What::Reloaded { .. }
             | What::ReloadRefused { .. }

@@ -1,6 +1,8 @@
 //! Who looks at packets under way: nobody, most of the time. A data thread asks once a batch, by one relaxed load; what
 //! is watched is then told in [records](Seen), and the packets go their way as before.
 
+mod handshakes;
+
 use std::{
     net::{IpAddr, SocketAddr},
     sync::{
@@ -18,8 +20,10 @@ use super::{
 };
 use crate::{
     trace::{Batch, Facts, Feed, Opened, Packet, Refused, Sealed, Seen, Vpnd},
-    wire::message::TransportHeader,
+    wire::message::{INITIATION_LEN, TransportHeader},
 };
+
+pub use handshakes::HandshakeSeen;
 
 /// Readers at the same time.
 const FEEDS: usize = 4;
@@ -335,7 +339,8 @@ impl Arriving<'_> {
 
 impl Observer for Arriving<'_> {
     fn arrives(&mut self, place: usize, datagram: &[u8]) {
-        let snap = self.look.feeds.iter().map(|feed| feed.wanted().snap).max().unwrap_or(0).max(2 * HEADER);
+        let snap =
+            self.look.feeds.iter().map(|feed| feed.wanted().snap).max().unwrap_or(0).max(INITIATION_LEN);
         self.datagram.clear();
         self.datagram.extend_from_slice(&datagram[..datagram.len().min(snap)]);
         self.datagram_bytes = datagram.len();
@@ -370,11 +375,22 @@ impl Observer for Arriving<'_> {
 
     fn refused(&mut self, arrival: &Arrival, why: Refusal, peer: Option<&Peer>, datagram: &[u8], now: Time) {
         let header = TransportHeader::parse(&self.datagram).ok();
+        if self.datagram.len() == self.datagram_bytes && self.datagram_bytes <= INITIATION_LEN {
+            self.look.handshake(&HandshakeSeen {
+                now,
+                sent: false,
+                peer: None,
+                endpoint: arrival.from,
+                refused: Some(why),
+                bytes: &self.datagram,
+                keys: None,
+            });
+        }
         let facts = is_opened(why).then(|| datagram.get(HEADER..).and_then(Facts::of)).flatten();
         for feed in self.look.feeds.iter() {
             let wanted = match &facts {
                 Some(facts) => feed.wants(facts),
-                // Of handshakes and noise nobody asked for the way of.
+                // Of noise nobody asked for the way of.
                 None => header.is_some() && feed.wants_unreadable(),
             };
             if !wanted {

@@ -31,6 +31,7 @@ fn config(address: &[&str], table: Table, peers: &[&[&str]]) -> Config {
             table,
             offload: true,
             clamp_mss: true,
+            capture_secrets: false,
             workers: None,
             nice: None,
             clients: crate::config::Clients::default(),

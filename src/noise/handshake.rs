@@ -106,6 +106,10 @@ impl Initiating {
     pub fn index(&self) -> Index {
         self.index
     }
+    /// Our ephemeral key, for a [`super::KeyLog`] alone.
+    pub(crate) fn ephemeral(&self) -> &PrivateKey {
+        &self.ephemeral
+    }
     /// Reads the response (tokens e, ee, se, psk). `&self`: a forged response leaves the handshake pending.
     /// The caller found this handshake by the response's receiver index, which no seal covers.
     pub fn read_response(
@@ -218,7 +222,19 @@ impl Authentic {
         sender: Index,
         rng: &mut (impl CryptoRng + ?Sized),
     ) -> Result<(Response, Box<SessionKeys>), HandshakeError> {
-        let answer = self.answer(remote, psk, sender, rng);
+        self.respond_telling(remote, psk, sender, rng, |_| ())
+    }
+
+    /// The same, with our ephemeral key told before it is erased: for a [`super::KeyLog`] alone.
+    pub(crate) fn respond_telling(
+        self,
+        remote: &Remote,
+        psk: &PresharedKey,
+        sender: Index,
+        rng: &mut (impl CryptoRng + ?Sized),
+        tell: impl FnOnce(&PrivateKey),
+    ) -> Result<(Response, Box<SessionKeys>), HandshakeError> {
+        let answer = self.answer(remote, psk, sender, rng, tell);
         wipe_stack();
         answer
     }
@@ -230,6 +246,7 @@ impl Authentic {
         psk: &PresharedKey,
         sender: Index,
         rng: &mut (impl CryptoRng + ?Sized),
+        tell: impl FnOnce(&PrivateKey),
     ) -> Result<(Response, Box<SessionKeys>), HandshakeError> {
         let mut state = self.state;
         // e
@@ -243,6 +260,7 @@ impl Authentic {
         // psk
         let key = state.mix_psk(psk.expose());
         let encrypted_nothing = state.seal(&key, &[]);
+        tell(&ephemeral);
 
         let [receive, send] = state.split();
         let message =

@@ -2,6 +2,7 @@
 //! Noise rev. 34). Knows messages; no peers, sockets or clocks. Randomness is handed in.
 
 pub mod handshake;
+pub mod key_log;
 pub mod keys;
 pub mod macs;
 mod primitives;
@@ -11,5 +12,6 @@ mod tests; // the handshake, against fixed transcripts and a second implementati
 mod text;
 pub mod timestamp;
 
+pub use key_log::KeyLog;
 pub use keys::{Identity, PresharedKey, PrivateKey, PublicKey, SessionKeys, Vault};
 pub use timestamp::Tai64n;

@@ -1,16 +1,18 @@
 //! From the data threads to one reader: what matched, in a ring with a bound. Threads never wait for it; what it could
 //! not hold is counted, and told.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crossbeam_queue::ArrayQueue;
 
-use super::{Facts, Filter, Record, Seen, Vpnd};
+use super::{Facts, Filter, Handshake, Record, Seen, Vpnd};
 
 /// Packets that may wait for the reader …
 const WAITING: usize = 1024;
 /// … and what their bytes may take, at most.
 const WAITING_BYTES: usize = 16 << 20;
+/// Messages of handshakes that may wait: beside the packets, whose flood is not to lose the keys of a session.
+const WAITING_HANDSHAKES: usize = 256;
 /// Carriers that nobody could read, and that may therefore be ours, are told up to this number.
 const UNREADABLE: u64 = 64;
 
@@ -27,6 +29,10 @@ pub struct Wanted {
     pub snap: usize,
     /// Tell each datagram that a super-packet was cut into, rather than the first alone.
     pub each: bool,
+    /// Tell the messages of handshakes, too.
+    pub handshakes: bool,
+    /// Tell the keys of handshakes that begin from now on. Who asks must be one who may have them.
+    pub secrets: bool,
 }
 
 /// Shared by the data threads and a reader.
@@ -34,6 +40,8 @@ pub struct Feed {
     wanted: Wanted,
     mark: u32,
     waiting: ArrayQueue<Seen>,
+    handshakes: ArrayQueue<Handshake>,
+    gives_secrets: AtomicBool,
     lost: AtomicU64,
     taken: AtomicU64,
     unreadable: AtomicU64,
@@ -47,6 +55,8 @@ impl Feed {
         let room = WAITING_BYTES / (2 * wanted.snap).max(1);
         Self {
             waiting: ArrayQueue::new(WAITING.min(room).max(1)),
+            handshakes: ArrayQueue::new(if wanted.handshakes { WAITING_HANDSHAKES } else { 1 }),
+            gives_secrets: AtomicBool::new(wanted.secrets),
             wanted,
             mark,
             lost: AtomicU64::new(0),
@@ -98,8 +108,34 @@ impl Feed {
         (self.wake)();
     }
 
-    /// The reader: what is there.
+    /// Does it take messages of handshakes?
+    pub fn wants_handshakes(&self) -> bool {
+        self.wanted.handshakes && !self.has_enough()
+    }
+
+    /// Does it take their keys?
+    pub fn gives_secrets(&self) -> bool {
+        self.gives_secrets.load(Ordering::Relaxed) && self.wants_handshakes()
+    }
+
+    /// No key any more, whatever it asked for.
+    pub fn withhold_secrets(&self) {
+        self.gives_secrets.store(false, Ordering::Relaxed);
+    }
+
+    /// A message, if it [takes them](Self::wants_handshakes).
+    pub fn push_handshake(&self, handshake: Handshake) {
+        if self.handshakes.push(handshake).is_err() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+        (self.wake)();
+    }
+
+    /// The reader: what is there. Handshakes first: what they carry opens the packets.
     pub fn pop(&self) -> Option<Record> {
+        if let Some(handshake) = self.handshakes.pop() {
+            return Some(Record::Handshake(Box::new(handshake)));
+        }
         match self.waiting.pop() {
             Some(seen) => Some(Record::Packet(Box::new(seen))),
             None => self.lost(),
@@ -116,10 +152,12 @@ impl Feed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trace::{Refused, facts::tests::echo};
+    use crate::trace::{Refused, facts::tests::echo, handshake::tests::response};
 
     fn feed(packets: u64, snap: usize) -> Feed {
-        let wanted = Wanted { filter: "icmp".parse().unwrap(), packets, seconds: 1, snap, each: false };
+        let filter = "icmp".parse().unwrap();
+        let (handshakes, secrets) = (true, true);
+        let wanted = Wanted { filter, packets, seconds: 1, snap, each: false, handshakes, secrets };
         Feed::new(wanted, 0, Box::new(|| ()))
     }
 
@@ -164,6 +202,31 @@ mod tests {
         let told: Vec<_> = std::iter::from_fn(|| feed.pop()).collect();
         assert_eq!(told.len(), WAITING + 1);
         assert_eq!(told.last(), Some(&Record::Lost { count: 5 }));
+    }
+
+    #[test]
+    fn a_handshake_comes_before_the_packets_and_no_flood_of_them_takes_its_place() {
+        let feed = feed(u64::MAX, 0);
+        for _ in 0..2 * WAITING {
+            feed.push(seen(true));
+        }
+        let handshake = response(true);
+        feed.push_handshake(handshake.clone());
+        assert_eq!(feed.pop(), Some(Record::Handshake(Box::new(handshake))));
+        assert!(matches!(feed.pop(), Some(Record::Packet(_))));
+        for _ in 0..WAITING_HANDSHAKES + 3 {
+            feed.push_handshake(response(false));
+        }
+        assert_eq!(feed.lost(), Some(Record::Lost { count: WAITING as u64 + 3 }));
+    }
+
+    #[test]
+    fn secrets_are_given_until_they_are_withheld_or_it_has_enough() {
+        let [withheld, full] = [feed(1, 0), feed(1, 0)];
+        assert!(withheld.gives_secrets() && full.gives_secrets());
+        withheld.withhold_secrets();
+        full.push(seen(true));
+        assert!(!withheld.gives_secrets() && !full.gives_secrets() && !full.wants_handshakes());
     }
 
     #[test]

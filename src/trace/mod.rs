@@ -16,6 +16,7 @@ mod conclude;
 pub mod facts;
 pub mod feed;
 pub mod filter;
+pub mod handshake;
 pub mod passage;
 pub mod picture;
 pub mod record;
@@ -28,6 +29,7 @@ pub use conclude::join;
 pub use facts::Facts;
 pub use feed::{Feed, Wanted};
 pub use filter::Filter;
+pub use handshake::{Handshake, Message, Secrets};
 pub use passage::{Edge, Event, Passage};
 pub use record::{Record, Seen};
 pub use station::{

@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::station::{Packet, Vpnd};
+use super::{
+    handshake::Handshake,
+    station::{Packet, Vpnd},
+};
 
 /// One line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -23,6 +26,8 @@ pub enum Record {
     },
     /// A packet.
     Packet(Box<Seen>),
+    /// A message of a handshake, to who asked for them.
+    Handshake(Box<Handshake>),
     /// So many matched, and were not told: the reader was slow.
     Lost {
         /// How many.
@@ -54,15 +59,15 @@ pub struct Seen {
 }
 
 /// Bytes in base64.
-mod text {
+pub(super) mod text {
     use base64::{Engine, prelude::BASE64_STANDARD};
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
-    pub(super) fn serialize<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
+    pub(in crate::trace) fn serialize<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
         to.serialize_str(&BASE64_STANDARD.encode(bytes))
     }
 
-    pub(super) fn deserialize<'a, D: Deserializer<'a>>(from: D) -> Result<Vec<u8>, D::Error> {
+    pub(in crate::trace) fn deserialize<'a, D: Deserializer<'a>>(from: D) -> Result<Vec<u8>, D::Error> {
         BASE64_STANDARD.decode(String::deserialize(from)?).map_err(D::Error::custom)
     }
 }

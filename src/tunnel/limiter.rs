@@ -14,7 +14,7 @@ const SOURCES: usize = 8192;
 
 /// An IPv4 address, or the /64 of an IPv6 one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Source {
+pub(super) enum Source {
     V4(u32),
     V6(u64),
 }

@@ -4,35 +4,46 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use rand_core::CryptoRng;
 
-use super::{COOKIE_LIFETIME, limiter::Limiter};
+use super::{COOKIE_LIFETIME, limiter::Limiter, work::Work};
 use crate::{
     forward::{HANDSHAKE_QUEUE, Time},
     noise::macs::CookieSecret,
 };
 
-/// Datagrams in the queue from which on cookies are demanded.
+/// Datagrams in the queue from which on cookies are demanded at once.
 const BUSY: usize = HANDSHAKE_QUEUE / 8;
-/// And for how long after.
+/// For how long after that, or after all time went into handshakes.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// The state of the defence.
 #[derive(Default)]
 pub(super) struct Load {
     until: Option<Time>,
+    work: Work,
     secret: Option<(Arc<CookieSecret>, Time)>,
     limiter: Limiter,
 }
 
 impl Load {
-    /// So many wait: true if we are now under load and were not, or the other way round.
-    pub(super) fn note(&mut self, waiting: usize, now: Time) -> bool {
+    /// A message from there, and so many wait behind it: true if we are now under load and were not, or the other way
+    /// round.
+    pub(super) fn note(&mut self, waiting: usize, from: IpAddr, now: Time) -> bool {
         let before = self.is_under();
-        if waiting >= BUSY {
+        let no_time_left = self.work.note(waiting, from, now);
+        if waiting >= BUSY || no_time_left {
             self.until = Some(now + LINGER);
         } else {
             self.expire(now);
         }
+        if self.is_under() && !before {
+            self.work.load_begins();
+        }
         before != self.is_under()
+    }
+
+    /// Its sender was asked for a cookie instead.
+    pub(super) fn spared(&mut self) {
+        self.work.spared();
     }
 
     /// Ends it when its time is over: true if it ended.
@@ -81,18 +92,19 @@ mod tests {
     use super::*;
 
     const SECOND: u64 = 1_000_000_000;
+    const ANY: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 
     #[test]
     fn load_begins_at_an_eighth_of_the_queue_and_ends_one_second_after() {
         let mut load = Load::default();
-        assert!(!load.note(BUSY - 1, Time(1)));
+        assert!(!load.note(BUSY - 1, ANY, Time(1)));
         assert!(!load.is_under());
-        assert!(load.note(BUSY, Time(1)));
+        assert!(load.note(BUSY, ANY, Time(1)));
         assert!(load.is_under());
         assert_eq!(load.deadline(), Some(Time(1 + SECOND)));
-        assert!(!load.note(0, Time(SECOND)));
+        assert!(!load.note(0, ANY, Time(SECOND)));
         assert!(load.is_under());
-        assert!(load.note(0, Time(1 + SECOND)));
+        assert!(load.note(0, ANY, Time(1 + SECOND)));
         assert!(!load.is_under());
         assert_eq!(load.deadline(), None);
     }
@@ -100,9 +112,18 @@ mod tests {
     #[test]
     fn load_ends_by_time_alone() {
         let mut load = Load::default();
-        load.note(BUSY, Time(1));
+        load.note(BUSY, ANY, Time(1));
         assert!(!load.expire(Time(SECOND)));
         assert!(load.expire(Time(1 + SECOND)));
         assert!(!load.is_under());
+    }
+    #[test]
+    fn load_begins_within_a_tenth_of_a_second_where_all_time_goes_into_handshakes() {
+        let (mut load, start) = (Load::default(), 7 * SECOND);
+        let from = |n: u64| IpAddr::from([198, 18, (n >> 8) as u8, n as u8]);
+        let apart = 200_000; // 200 µs of work each, and one that waits
+        let began = (0..5000).find(|n| load.note(1, from(*n), Time(start + n * apart)));
+        assert!(began.is_some_and(|n| n * apart <= SECOND / 10), "{began:?}");
+        assert!(load.is_under());
     }
 }

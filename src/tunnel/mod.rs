@@ -8,9 +8,10 @@
 //!
 //! The files, by the walk: [`change`] and `apply` (what is asked), `receive` (handshake messages that came),
 //! `send` (those that go), `hooks` (what the data threads raised), `expire` (what time brings), `expiry` (what the
-//! wall clock brings), `resume` (what a process before us knew), [`status`], [`sample`] and [`event`] (what is seen).
+//! wall clock brings), `resume` (what a process before us knew), `watched` (handshakes that a capture sees),
+//! [`status`], [`sample`] and [`event`] (what is seen).
 //! What they work on: `peer` (one peer's truth) with `keypairs` (its sessions),
-//! `routes`, `indices`, `timers`, `load` with `limiter`, and `outbox` (both queues that leave the room).
+//! `routes`, `indices`, `timers`, `load` with `limiter` and `work`, and `outbox` (both queues that leave the room).
 
 mod apply;
 pub mod change;
@@ -31,6 +32,8 @@ pub mod sample;
 mod send;
 pub mod status;
 mod timers;
+mod watched;
+mod work;
 
 use std::{collections::VecDeque, net::IpAddr, sync::Arc, time::Duration};
 
@@ -137,6 +140,8 @@ pub struct Tunnel {
     generation: u64,
     /// The newest that any peer was sent.
     newest_timestamp: Tai64n,
+    /// The message that is looked at, while a capture wants to know.
+    watched: Option<HandshakeDatagram>,
 }
 
 impl Tunnel {
@@ -161,6 +166,7 @@ impl Tunnel {
             timestamp_floor: Tai64n::default(),
             generation: 0,
             newest_timestamp: Tai64n::default(),
+            watched: None,
         }
     }
 
@@ -188,10 +194,11 @@ impl Tunnel {
     }
 
     /// An initiation, response or cookie reply. `waiting`: how many handshake datagrams wait behind it (under
-    /// load from an eighth of [`crate::forward::HANDSHAKE_QUEUE`] on, and for one second after).
+    /// load from an eighth of [`crate::forward::HANDSHAKE_QUEUE`] on, or where no time is left between them; and for one
+    /// second after).
     pub fn handle_handshake(&mut self, datagram: HandshakeDatagram, waiting: usize, now: Now) {
         self.publish();
-        if self.load.note(waiting, now.boot) {
+        if self.load.note(waiting, datagram.from.remote.ip(), now.boot) {
             self.load_changed(now);
         }
         self.receive(&datagram, now);
@@ -321,7 +328,8 @@ impl Tunnel {
     }
 
     /// Counts what is refused, with its evidence.
-    fn refuse(&self, what: Refusal, evidence: Evidence) {
+    fn refuse(&mut self, what: Refusal, evidence: Evidence) {
+        self.tell_received(evidence.peer, Some(what), None, evidence.at);
         tracing::trace!(reason = what.name(), from = ?evidence.from, peer = ?evidence.peer, "refused");
         self.forward.refusals.count(what, evidence);
     }

@@ -7,7 +7,7 @@ use super::{Event, Now, Tunnel, peer::PeerState};
 use crate::{
     forward::{Endpoint, Evidence, HandshakeDatagram, PeerId, Refusal, Session},
     noise::{
-        PublicKey, SessionKeys,
+        KeyLog, PrivateKey, PublicKey, SessionKeys,
         handshake::{Authentic, HandshakeError, open_initiation},
         macs::CookieSecret,
     },
@@ -16,6 +16,7 @@ use crate::{
 
 impl Tunnel {
     pub(super) fn receive(&mut self, datagram: &HandshakeDatagram, now: Now) {
+        self.watch(datagram);
         let from = datagram.from;
         let bytes = &datagram.bytes[..];
         let parsed = match message::classify(bytes) {
@@ -60,6 +61,7 @@ impl Tunnel {
         }
         if !self.cookie_secret(now).mac2_is_valid(message, &from.remote) {
             self.send_cookie(message, sender, from, now);
+            self.load.spared();
             self.refuse(Refusal::CookieWanted, seen(from, now));
             return false;
         }
@@ -132,13 +134,9 @@ impl Tunnel {
     /// Answers an authentic initiation: the next session stands ready, and waits to be confirmed.
     fn answer(&mut self, id: PeerId, authentic: Authentic, from: Endpoint, now: Now) {
         let index = self.indices.draw(id, &mut *self.rng);
-        let Some(peer) = self.peers.of_mut(id) else { return };
         let theirs = authentic.sender();
-        let answer = peer
-            .remote
-            .as_ref()
-            .ok_or(HandshakeError::Static)
-            .and_then(|remote| authentic.respond(remote, &peer.preshared_key, index, &mut *self.rng));
+        let mut key_log = None;
+        let answer = self.respond(id, authentic, index, &mut key_log);
         let (response, keys) = match answer {
             Ok(answer) => answer,
             Err(error) => {
@@ -147,6 +145,9 @@ impl Tunnel {
                 return;
             }
         };
+        // With the keys of its answer: without ours nobody reads the initiation.
+        self.tell_received(Some(id), None, key_log.as_ref(), now.boot);
+        let Some(peer) = self.peers.of(id) else { return };
         peer.shared.activity.authentic_received(INITIATION_LEN as u64, now.boot);
         let session = self.new_session(index, theirs, false, &keys, now);
         self.learn_endpoint(id, from);
@@ -157,6 +158,23 @@ impl Tunnel {
         self.forget_indices(dropped);
         self.session_derived(id, now.boot);
         self.send_response(id, &response, now);
+    }
+
+    /// The response and the session's keys; `key_log`: what a capture is told of them.
+    fn respond(
+        &mut self,
+        id: PeerId,
+        authentic: Authentic,
+        index: Index,
+        key_log: &mut Option<KeyLog>,
+    ) -> Result<(Response, Box<SessionKeys>), HandshakeError> {
+        let peer = self.peers.of(id).ok_or(HandshakeError::Static)?;
+        let (remote, psk) = (peer.remote.as_ref().ok_or(HandshakeError::Static)?, &peer.preshared_key);
+        let is_told = self.forward.tap.gives_secrets();
+        let tell = |ephemeral: &PrivateKey| {
+            *key_log = is_told.then(|| KeyLog::new(remote.local(), remote.public_key(), ephemeral, psk));
+        };
+        authentic.respond_telling(remote, psk, index, &mut *self.rng, tell)
     }
 
     fn receive_response(&mut self, response: &Response, from: Endpoint, now: Now) {
@@ -178,6 +196,7 @@ impl Tunnel {
 
     /// The response is authentic: the session is the current one at once.
     fn accept(&mut self, id: PeerId, response: &Response, keys: &SessionKeys, from: Endpoint, now: Now) {
+        self.tell_received(Some(id), None, None, now.boot);
         let session = self.new_session(response.receiver, response.sender, true, keys, now);
         self.learn_endpoint(id, from);
         let Some(peer) = self.peers.of_mut(id) else { return };
@@ -211,6 +230,7 @@ impl Tunnel {
             Some(cookie) => {
                 peer.handshake.cookie = Some((cookie, now.boot));
                 peer.handshake.sent_mac1 = None;
+                self.tell_received(Some(id), None, None, now.boot);
             }
             None => self.refuse(Refusal::CookieForged, self.seen_of(id, from, now)),
         }

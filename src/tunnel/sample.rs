@@ -24,6 +24,8 @@ pub struct Sample {
     pub refusals: [u64; Refusal::ALL.len()],
     /// Are cookies demanded?
     pub under_load: bool,
+    /// SYNs of TCP whose MSS was lowered.
+    pub mss_clamped: u64,
     /// Our public key.
     pub public_key: Option<PublicKey>,
 }
@@ -63,6 +65,7 @@ impl Tunnel {
             peers: wanted.map(|peer| peer.sample(now.boot)).collect(),
             refusals: Refusal::ALL.map(|what| self.forward.refusals.counted(what)),
             under_load: self.load.is_under(),
+            mss_clamped: self.forward.mss.clamped(),
             public_key: self.ours.as_ref().map(|ours| *ours.identity.public_key()),
         }
     }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::{Now, REKEY_JITTER, REKEY_TIMEOUT, Transmit, Tunnel, timers::Timer};
 use crate::{
     forward::{Endpoint, Evidence, PeerId, Refusal, Session, Time},
-    noise::handshake::initiate,
+    noise::{KeyLog, handshake::initiate},
     wire::{
         message::{INITIATION_LEN, Index, RESPONSE_LEN, Response},
         outer::Outer,
@@ -59,7 +59,9 @@ impl Tunnel {
             return;
         }
         if let Some(mut message) = self.new_initiation(id, now) {
-            self.transmit_handshake(id, &mut message, now);
+            let pending = self.peers.of(id).and_then(|peer| peer.handshake.pending.as_ref());
+            let keys = pending.and_then(|pending| self.key_log(id, pending.ephemeral()));
+            self.transmit_handshake(id, &mut message, keys, now);
             self.retransmit_after(id, now.boot + REKEY_TIMEOUT);
         }
     }
@@ -97,12 +99,16 @@ impl Tunnel {
         let Some(peer) = self.peers.of_mut(id) else { return };
         peer.handshake.sent = Some(now.boot); // we do not initiate while the peer does
         let mut message: [u8; RESPONSE_LEN] = response.to_bytes();
-        self.transmit_handshake(id, &mut message, now);
+        self.transmit_handshake(id, &mut message, None, now);
     }
 
-    fn transmit_handshake(&mut self, id: PeerId, message: &mut [u8], now: Now) {
+    /// `keys`: what a capture is told of it.
+    fn transmit_handshake(&mut self, id: PeerId, message: &mut [u8], keys: Option<KeyLog>, now: Now) {
         let Some(peer) = self.peers.of_mut(id) else { return };
         peer.handshake.fill_macs(message, now.boot);
+        if let Some(endpoint) = peer.shared.endpoint() {
+            self.tell_sent(Some(id), endpoint, message, keys.as_ref(), now);
+        }
         self.transmit_empty(id, Bytes::copy_from_slice(message), now.boot);
     }
 
@@ -112,6 +118,7 @@ impl Tunnel {
         let Some(ours) = &self.ours else { return };
         let reply = ours.macs.seal_cookie(sender, message, &cookie, &mut *self.rng);
         let datagram = Bytes::copy_from_slice(&reply.to_bytes());
+        self.tell_sent(None, *to, &datagram, None, now);
         let transmit = Transmit { peer: None, to: *to, outer: Outer::default(), datagram };
         if !self.outbox.transmit(transmit) {
             self.forward.refusals.add(Refusal::HandshakeQueueFull, 1);

@@ -13,8 +13,8 @@ use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use vpnd::control::events::Events;
 use vpnd::control::{
-    Access, ControlServer, InterfaceSample, InterfaceStatus, NotReloaded, Operation, Reloaded, Request,
-    Sandbox, SetError,
+    Access, ControlServer, InterfaceSample, InterfaceStatus, NoTrace, NotReloaded, Operation, Reloaded,
+    Request, Sandbox, SetError,
 };
 use vpnd::forward::{Evidence, PeerId, Refusal, Time};
 use vpnd::noise::{PrivateKey, PublicKey};
@@ -123,7 +123,7 @@ pub fn daemon(mut model: Model) -> mpsc::Sender<Request> {
                     drop(answer.send(model.status().tunnel.peers.iter().find(wanted).cloned()));
                 }
                 Request::Sample(known, answer) => drop(answer.send(model.sample(known))),
-                Request::Trace(_, answer) => drop(answer.send(None)),
+                Request::Trace(_, answer) => drop(answer.send(Err(NoTrace::TooMany))),
                 Request::Set(changes, answer) => {
                     let done = changes.into_iter().try_for_each(|change| model.apply(change));
                     drop(answer.send(done));
@@ -195,6 +195,7 @@ impl Model {
                 peers: if known.is_none() { peers } else { Vec::new() },
                 refusals: Refusal::ALL.map(count),
                 under_load: false,
+                mss_clamped: 3,
                 public_key: None,
             },
             now: Duration::from_secs(1_700_000_000),

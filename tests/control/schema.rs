@@ -121,6 +121,7 @@ fn all_events() -> Vec<What> {
         What::Drift { what: text(), count: 1, contested: false },
         What::Displaced { why: text() },
         What::Link { up: true },
+        What::SecretsGiven { on: true },
         What::Lost { count: 1 },
     ]
 }

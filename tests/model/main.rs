@@ -11,4 +11,5 @@ mod roaming;
 mod rotation;
 mod sleep;
 mod timers;
+mod watched;
 mod world;

@@ -642,6 +642,34 @@ pub const CHECKS: &[Check] = &[
         instead: &["false", "waiting > BUSY"],
     },
     Check {
+        name: "load where no time is left",
+        file: "src/tunnel/load.rs",
+        behind: "waiting >= BUSY || ",
+        text: "no_time_left",
+        instead: &["false"],
+    },
+    Check {
+        name: "one source is no work",
+        file: "src/tunnel/work.rs",
+        behind: "self.since.filter(|_| ",
+        text: "self.changed",
+        instead: &["true"],
+    },
+    Check {
+        name: "a stall is no work",
+        file: "src/tunnel/work.rs",
+        behind: "now.since(since)",
+        text: ".min(MOST)",
+        instead: &[""],
+    },
+    Check {
+        name: "what cookies spare is work",
+        file: "src/tunnel/receive.rs",
+        behind: "",
+        text: "self.load.spared();",
+        instead: &[""],
+    },
+    Check {
         name: "where load ends",
         file: "src/tunnel/load.rs",
         behind: "self.until.is_some_and(|until| ",
@@ -843,6 +871,21 @@ pub const CHECKS: &[Check] = &[
         behind: "",
         text: "peer.handshake.newest_timestamp = peer.handshake.newest_timestamp.max(known.newest_timestamp);",
         instead: &[""],
+    },
+    // ── trace, forward: keys for a capture ──
+    Check {
+        name: "keys go to who asked for them alone",
+        file: "src/forward/tap/handshakes.rs",
+        behind: "let keys = ",
+        text: "seen.keys.filter(|_| feed.gives_secrets())",
+        instead: &["seen.keys"],
+    },
+    Check {
+        name: "keys that are withheld go to nobody",
+        file: "src/trace/feed.rs",
+        behind: "",
+        text: "self.gives_secrets.load(Ordering::Relaxed) && self.wants_handshakes()",
+        instead: &["self.wanted.secrets && self.wants_handshakes()"],
     },
     // ── config: what a file may say ──
     Check {

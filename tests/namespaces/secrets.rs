@@ -244,3 +244,36 @@ fn no_key_is_logged_at_any_level() {
         assert!(!log.contains(&secret[4..20]), "{log}");
     }
 }
+
+/// What a capture was given is in the file, and nowhere in the daemon once the handshake is over.
+#[test]
+fn keys_that_a_capture_was_given_leave_memory_with_their_handshake() {
+    if !need_root() {
+        return;
+    }
+    let mut pair =
+        Pair::start("secretcap", &Spec { interface: "capture_secrets = true".to_owned(), ..Spec::default() });
+    pair.left.ping(pair.right.inner4, 1);
+    let file = pair.left.host.folder().join("a.pcapng");
+    let mut command = pair.left.host.command(env!("CARGO_BIN_EXE_vpnd")).expect("a command");
+    command.args(["capture", "--with-secrets", "--renew", "-w"]).arg(&file);
+    let run_dir = pair.left.daemon().run_dir().to_owned();
+    let mut capture = command.arg("--run-dir").arg(run_dir).spawn().expect("vpnd runs");
+    let ephemeral = |text: &str| {
+        let line = text.split("LOCAL_EPHEMERAL_PRIVATE_KEY=").nth(1)?;
+        line.get(..44)?.parse::<PrivateKey>().ok()
+    };
+    let mut given = None;
+    let came = wait_until(Duration::from_secs(20), || {
+        let text = String::from_utf8_lossy(&fs::read(&file).unwrap_or_default()).into_owned();
+        given = ephemeral(&text);
+        given.is_some() && text.contains("handshake response")
+    });
+    assert!(came, "no handshake is in the file");
+    pair.left.ping(pair.right.inner4, 1);
+    // Also while the capture still runs.
+    await_private(&mut pair.left, &given.expect("there is one"), [0; 3]);
+    let own = pair.left.private.clone();
+    await_private(&mut pair.left, &own, [1, 0, 0]);
+    capture.kill().and_then(|()| capture.wait()).expect("it ran");
+}

@@ -4,6 +4,7 @@ use std::{
     io::{self, IoSlice},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::AsRawFd,
+    process::Command,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
     time::{Duration, Instant},
@@ -15,6 +16,7 @@ use nix::{
         prctl,
         socket::{MsgFlags, MultiHeaders, sendmmsg},
     },
+    unistd::gettid,
 };
 use socket2::{Domain, Protocol, Socket, Type};
 use vpnd::{
@@ -103,6 +105,7 @@ pub fn flood(
 ) -> io::Result<Sent> {
     let socket = host.run(|| open(aim))?;
     let _ = prctl::set_timerslack(1); // of this thread: sleeps end when they should
+    before_others();
     let mut dice = Dice::Seed(aim.seed);
     let mut batch = Batch::new();
     let begin = Instant::now();
@@ -124,6 +127,14 @@ pub fn flood(
     }
     sent.seconds = begin.elapsed().as_secs_f64();
     Ok(sent)
+}
+
+/// An attacker has a machine of his own, where nobody takes the core from him: this thread, which has to share, comes
+/// before those of the victim. Else a victim that is busy would slow the flood down that it is judged by.
+fn before_others() {
+    let own = gettid().to_string();
+    let renice = Command::new("renice").args(["-n", "-15", "-p", &own]).output();
+    assert!(renice.is_ok_and(|done| done.status.success()), "root may set the nice value of a thread");
 }
 
 fn open(aim: &Aim) -> io::Result<Socket> {

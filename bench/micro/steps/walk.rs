@@ -1,11 +1,14 @@
 //! The rooms that move a batch: what one super-packet costs in them, and what one packet alone does.
 
+use std::sync::Arc;
+
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
 use vpnd::{
     forward::{
         Arrival, Carriers, Deliveries, Forward, Intake, Merge, Outbound, coalesce::Coalescer,
         segment::Segmentation,
     },
+    trace::{Feed, Wanted},
     wire::{
         ecn::Ecn,
         ip,
@@ -148,4 +151,100 @@ pub fn inbound(c: &mut Criterion<CpuTime>) {
         });
     }
     group.finish();
+}
+
+/// Who looks in the benchmarks of [`watched`].
+const LOOKS: [(&str, Option<&str>); 4] =
+    [("no question", None), ("nobody", None), ("another flow", Some("udp port 9")), ("this flow", Some(""))];
+
+/// That somebody may look at packets: a batch of one packet and of 44, where that is not asked (as before there was a
+/// tap), where nobody does, and where somebody does.
+pub fn watched(c: &mut Criterion<CpuTime>) {
+    let mut group = c.benchmark_group("watched");
+    for (name, packets, frame) in [loads()[0].clone(), loads()[3].clone()] {
+        group.throughput(Throughput::Elements(packets as u64));
+        for (who, filter) in LOOKS {
+            let [left, right] = two();
+            let feeds = [&left, &right].map(|end| filter.map(|filter| look_at(end, filter)));
+            let asks = who != "no question";
+            let (mut intake, mut carriers) = (Intake::new(), Carriers::new());
+            intake.space().expect("an empty intake")[..frame.len()].copy_from_slice(&frame);
+            group.bench_function(BenchmarkId::new(format!("outbound, {who}"), name), |b| {
+                b.iter(|| {
+                    depart_watched(&left.forward, &mut intake, frame.len(), &mut carriers, asks);
+                    read(&feeds[0]);
+                });
+            });
+            let mut deliveries = Deliveries::new();
+            group.bench_function(BenchmarkId::new(format!("inbound, {who}"), name), |b| {
+                b.iter_batched_ref(
+                    || sealed(&left, &frame),
+                    |buffer| {
+                        let (place, stride) = (0..buffer.len(), buffer.len() / packets);
+                        let arrival = Arrival { from: endpoint(), ecn: Ecn::NotEct, place, stride };
+                        arrive_watched(&right.forward, &arrival, buffer, &mut deliveries, asks);
+                        read(&feeds[1]);
+                    },
+                    batch(packets),
+                );
+            });
+        }
+    }
+    group.finish();
+}
+
+fn look_at(end: &End, filter: &str) -> Arc<Feed> {
+    let wanted = Wanted {
+        filter: filter.parse().expect("a filter"),
+        packets: u64::MAX,
+        seconds: 1,
+        snap: 64,
+        each: false,
+        handshakes: false,
+        secrets: false,
+    };
+    let feed = Arc::new(Feed::new(wanted, 0, Box::new(|| ())));
+    assert!(end.forward.tap.attach(feed.clone()), "there is a place");
+    feed
+}
+
+/// The reader's part, so that the ring has room.
+fn read(feed: &Option<Arc<Feed>>) {
+    while feed.as_ref().is_some_and(|feed| feed.pop().is_some()) {}
+}
+
+/// As a data thread does it.
+fn depart_watched(forward: &Forward, intake: &mut Intake, len: usize, carriers: &mut Carriers, asks: bool) {
+    intake.clear();
+    carriers.clear();
+    let Outbound::Depart(mut departure) = forward.outbound(intake, len, |_| MTU, NOW) else {
+        panic!("there is a session");
+    };
+    let look = asks.then(|| forward.tap.look()).flatten();
+    let mut watched = look.map(|look| look.departing(forward, std::slice::from_ref(&departure), intake));
+    assert!(forward.seal(&mut departure, intake, carriers), "all of it fits one send");
+    if let Some(watched) = &mut watched {
+        carriers.cargo().for_each(|cargo| watched.shipped(&cargo, None, NOW));
+    }
+}
+
+fn arrive_watched(
+    forward: &Forward,
+    arrival: &Arrival,
+    buffer: &mut [u8],
+    deliveries: &mut Deliveries,
+    asks: bool,
+) {
+    deliveries.begin(MERGE);
+    let look = asks.then(|| forward.tap.look()).flatten();
+    let mut watched = look.map(|look| look.arriving(forward));
+    match &mut watched {
+        None => forward.inbound(arrival, buffer, deliveries, NOW),
+        Some(watched) => forward.inbound_observed(arrival, buffer, deliveries, watched, NOW),
+    }
+    let ready = deliveries.finish(buffer);
+    assert_eq!(ready.len(), 1, "one write");
+    if let Some(watched) = &mut watched {
+        watched.delivered(ready, &[true], NOW);
+    }
 }

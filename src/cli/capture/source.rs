@@ -34,13 +34,19 @@ impl Sources {
 
     /// Our address on the carrier; none: not known.
     pub(super) async fn ours(&mut self, seen: &Seen) -> Option<IpAddr> {
-        let remote = match &seen.vpnd {
-            Vpnd::Sealed(sealed) if sealed.local.is_some() => return sealed.local,
-            Vpnd::Sealed(sealed) => sealed.endpoint,
-            Vpnd::Opened(opened) => opened.from,
-            Vpnd::Refused(refused) => refused.from?,
-            _ => return None,
-        };
+        match &seen.vpnd {
+            Vpnd::Sealed(sealed) => self.towards(sealed.local, sealed.endpoint).await,
+            Vpnd::Opened(opened) => self.towards(None, opened.from).await,
+            Vpnd::Refused(refused) => self.towards(None, refused.from?).await,
+            _ => None,
+        }
+    }
+
+    /// Our address towards that one: what vpnd said, else what the kernel says.
+    pub(super) async fn towards(&mut self, told: Option<IpAddr>, remote: SocketAddr) -> Option<IpAddr> {
+        if told.is_some() {
+            return told;
+        }
         if let Some(known) = self.known.get(&remote) {
             return *known;
         }

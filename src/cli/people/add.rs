@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use zeroize::Zeroizing;
 
 use super::{
-    RewriteError, Target,
+    Held, RewriteError, Target,
     client::ClientArgs,
     fail, kept,
     show::{When, configuration, show},
@@ -77,47 +77,25 @@ pub fn add_peer(args: &AddPeer) -> ExitCode {
 pub(super) fn add(args: &AddPeer) -> Result<(Zeroizing<String>, ExitCode), RewriteError> {
     let held = args.target.hold()?;
     let file = held.path.display();
-    if held.config.peers.iter().any(|peer| peer.name.as_ref() == Some(&args.name)) {
-        let (name, quoted) = (&args.name, format!("{:?}", args.name));
-        return Err(RewriteError::Other(format!(
-            "{file} has a peer {name} already; choose another name, or give that one new keys: `vpnd qr {quoted} --rekey`"
-        )));
-    }
+    refuse_a_taken_name(&args.name, &held)?;
     let told = args.client.told(&held)?;
     let own = own_addresses(&held.config, &args.allowed_ips)
         .map_err(|error| format!("{file} has no address for {}: {error}", args.name))?;
     let private = PrivateKey::generate(&mut os_rng());
     let preshared = (!args.no_preshared_key).then(|| PresharedKey::generate(&mut os_rng()));
-    let secret_file = preshared
-        .as_ref()
-        .filter(|_| held.owner().is_open())
-        .map(|_| format!("{}.psk", kept::stem(&args.name)));
-    let peer = NewPeer {
-        name: args.name.clone(),
-        public_key: args.public_key.unwrap_or_else(|| private.public_key()),
-        preshared: preshared.as_ref().map(|key| match &secret_file {
-            Some(path) => Preshared::File(path.clone()),
-            None => Preshared::Inline(key.clone()),
-        }),
-        endpoint: args.endpoint.as_ref().map(EndpointName::to_string),
-        allowed_ips: own
-            .iter()
-            .chain(args.allowed_ips.iter().filter(|net| !own.contains(net)))
-            .copied()
-            .collect(),
-        expires: args.expires,
-    };
+    // Beside a file that others can read.
+    let secret = preshared.as_ref().filter(|_| held.owner().is_open());
+    let secret = secret.map(|preshared| (format!("{}.psk", kept::stem(&args.name)), preshared));
+    let secret_file = secret.as_ref().map(|(path, _)| path.as_str());
+    let peer = new_peer(args, &own, &private, preshared.as_ref(), secret_file);
     let text = edit::with_peer(&held.text, &peer).map_err(held.cannot_edit())?;
     let key = args.public_key.is_none().then_some(&private);
 
     let mut made = Made::default();
-    if let (Some(path), Some(preshared)) = (&secret_file, &preshared) {
+    if let Some((path, preshared)) = &secret {
         let path = held.folder().join(path);
-        rewrite::create(
-            &path,
-            &Zeroizing::new(format!("{}\n", *preshared.to_base64())),
-            held.owner().alone(),
-        )?;
+        let line = Zeroizing::new(format!("{}\n", *preshared.to_base64()));
+        rewrite::create(&path, &line, held.owner().alone())?;
         made.0.push(path);
     }
     let config = disk::check(&held.path, &text, held.owner().mode()).map_err(RewriteError::Read)?;
@@ -131,9 +109,51 @@ pub(super) fn add(args: &AddPeer) -> Result<(Zeroizing<String>, ExitCode), Rewri
     held.save(&text)?;
     made.0.clear();
 
+    say_added(args, &held, &own, secret_file);
+    if key.is_some() {
+        say_where_the_key_is("add-peer", kept_at.as_deref());
+    }
+    let done = tell::reload("add-peer", &args.target.run_dir, &held);
+    Ok((client, done))
+}
+
+fn refuse_a_taken_name(name: &str, held: &Held) -> Result<(), RewriteError> {
+    if held.config.peers.iter().all(|peer| peer.name.as_deref() != Some(name)) {
+        return Ok(());
+    }
+    let (file, quoted) = (held.path.display(), format!("{name:?}"));
+    Err(RewriteError::Other(format!(
+        "{file} has a peer {name} already; choose another name, or give that one new keys: `vpnd qr {quoted} --rekey`"
+    )))
+}
+
+/// As it is to stand in the file; the preshared key in a file of its own, if one is named.
+fn new_peer(
+    args: &AddPeer,
+    own: &[IpNet],
+    private: &PrivateKey,
+    preshared: Option<&PresharedKey>,
+    secret_file: Option<&str>,
+) -> NewPeer {
+    let behind = args.allowed_ips.iter().filter(|net| !own.contains(net));
+    NewPeer {
+        name: args.name.clone(),
+        public_key: args.public_key.unwrap_or_else(|| private.public_key()),
+        preshared: preshared.map(|key| match secret_file {
+            Some(path) => Preshared::File(path.to_owned()),
+            None => Preshared::Inline(key.clone()),
+        }),
+        endpoint: args.endpoint.as_ref().map(EndpointName::to_string),
+        allowed_ips: own.iter().chain(behind).copied().collect(),
+        expires: args.expires,
+    }
+}
+
+fn say_added(args: &AddPeer, held: &Held, own: &[IpNet], secret_file: Option<&str>) {
+    let file = held.path.display();
     let addresses: Vec<String> = own.iter().map(|net| net.addr().to_string()).collect();
     eprintln!("vpnd add-peer: {} is in {file} now, with {}", args.name, addresses.join(" and "));
-    if let Some(path) = &secret_file {
+    if let Some(path) = secret_file {
         eprintln!("vpnd add-peer: others can read {file}, so the preshared key is in {path} beside it");
     }
     if let Some(moment) = args.expires {
@@ -144,11 +164,6 @@ pub(super) fn add(args: &AddPeer) -> Result<(Zeroizing<String>, ExitCode), Rewri
             "vpnd add-peer: warning: {file} sets no listen_port, so the kernel chooses another one at each start"
         );
     }
-    if key.is_some() {
-        say_where_the_key_is("add-peer", kept_at.as_deref());
-    }
-    let done = tell::reload("add-peer", &args.target.run_dir, &held);
-    Ok((client, done))
 }
 
 /// Files that were made for a peer that did not come to be: they go with this.

@@ -289,7 +289,7 @@ impl Gathered {
                 self.note(&format!("vpnd saw {count} more packets, and had no room for them"))
             }
             Ok(Record::Ended) => self.ended = true,
-            Ok(Record::Began { .. }) | Err(_) => {}
+            Ok(Record::Began { .. } | Record::Handshake(_)) | Err(_) => {}
         }
     }
 

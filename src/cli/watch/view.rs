@@ -208,6 +208,10 @@ fn told(now: f64, event: &EventReport) -> String {
         What::Drift { what, .. } => format!("another program removed, and we put back: {what}"),
         What::Displaced { why } => format!("not put back: {why}"),
         What::Link { up } => format!("the device was set {}", if *up { "up" } else { "down" }),
+        What::SecretsGiven { on: true } => {
+            "a capture is given the private key, and what opens each session from now on".to_owned()
+        }
+        What::SecretsGiven { on: false } => "keys are given to no capture any more".to_owned(),
         What::Lost { count: gone } => format!("({} no longer known)", count(*gone as usize, "event")),
     };
     format!("{:>7} ago  {peer}{}", brief(now - event.time), printable(&what))

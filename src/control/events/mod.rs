@@ -163,6 +163,11 @@ pub enum What {
         /// Is it up?
         up: bool,
     },
+    /// Keys that open what the tunnel carries are given to a capture that asked for them, or no longer.
+    SecretsGiven {
+        /// Are they?
+        on: bool,
+    },
     /// Told to a listener alone: so many events are gone, as it read too slowly or came too late.
     Lost {
         /// How many.
@@ -172,7 +177,7 @@ pub enum What {
 
 impl What {
     /// The name of each event that is recorded, as it stands in `event`.
-    pub const NAMES: [&'static str; 20] = [
+    pub const NAMES: [&'static str; 21] = [
         "started",
         "stopping",
         "connected",
@@ -193,6 +198,7 @@ impl What {
         "drift",
         "displaced",
         "link",
+        "secrets_given",
     ];
 
     /// Its name, as it stands in `event`.
@@ -218,6 +224,7 @@ impl What {
             What::Drift { .. } => "drift",
             What::Displaced { .. } => "displaced",
             What::Link { .. } => "link",
+            What::SecretsGiven { .. } => "secrets_given",
             What::Lost { .. } => "lost",
         }
     }

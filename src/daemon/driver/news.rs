@@ -33,11 +33,9 @@ impl Driver<'_> {
         let what = self.event(&news);
         let event = self.events.field(what.name());
         self.events.record(None, what);
-        let count = &mut self.operation;
+        self.count(&news);
         match news {
             News::Reloaded { changed, confirm_within_s } => {
-                count.reloads += 1;
-                count.not_in_force = None;
                 match confirm_within_s {
                     Some(seconds) => info!(
                         event,
@@ -49,16 +47,12 @@ impl Driver<'_> {
                 lines(changed);
             }
             News::ReloadRefused { why } => {
-                count.reloads_refused += 1;
-                count.not_in_force = why.lines().next().map(str::to_owned);
                 for line in why.lines().take(LINES) {
                     error!(event, "not reloaded, nothing changed: {line}");
                 }
             }
             News::Confirmed => info!(event, "what was reloaded is confirmed"),
             News::TakenBack { changed } => {
-                count.reloads_taken_back += 1;
-                count.not_in_force = Some("nobody confirmed it".to_owned());
                 warn!(
                     event,
                     changes = changed.len(),
@@ -69,45 +63,62 @@ impl Driver<'_> {
             News::NotTakenBack { why } => {
                 error!(event, "what was reloaded could not be taken back yet: {why}")
             }
+            News::PutBack { mended } => self.log_put_back(event, mended),
+            News::Displaced { why } => warn!(event, "not put back: {why}"),
+            News::Link { up: true } => info!(event, "the device is up again"),
+            News::Link { up: false } => warn!(
+                event,
+                "the device was set down from outside: it stays down, and carries nothing, until `ip link set {} up` or \
+                 `vpnd reload`",
+                self.name
+            ),
+        }
+    }
+
+    /// For the status.
+    fn count(&mut self, news: &News<'_>) {
+        let count = &mut self.operation;
+        match *news {
+            News::Reloaded { .. } => {
+                count.reloads += 1;
+                count.not_in_force = None;
+            }
+            News::ReloadRefused { why } => {
+                count.reloads_refused += 1;
+                count.not_in_force = why.lines().next().map(str::to_owned);
+            }
+            News::TakenBack { .. } => {
+                count.reloads_taken_back += 1;
+                count.not_in_force = Some("nobody confirmed it".to_owned());
+            }
             News::PutBack { mended } => {
                 count.put_back += mended.count as u64;
                 count.put_back_last = mended.put_back.last().cloned();
-                let what = mended.put_back.join(", ");
-                match self.drift.is_contested() {
-                    false => {
-                        warn!(event, what, count = mended.count, "put back what another program removed")
-                    }
-                    true if self.drift.is_newly_contested() => warn!(
-                        event,
-                        what,
-                        count = mended.count,
-                        "another program removes what is ours again and again: from now on it is put back after \
-                         {} s, and longer; find that program",
-                        self.drift.pause().as_secs()
-                    ),
-                    true => {
-                        debug!(event, what, count = mended.count, "put back what another program removed")
-                    }
-                }
             }
-            News::Displaced { why } => warn!(event, "not put back: {why}"),
-            News::Link { up } => {
-                count.link_down = !up;
-                match up {
-                    true => info!(event, "the device is up again"),
-                    false => warn!(
-                        event,
-                        "the device was set down from outside: it stays down, and carries nothing, until \
-                         `ip link set {} up` or `vpnd reload`",
-                        self.name
-                    ),
-                }
-            }
+            News::Link { up } => count.link_down = !up,
+            News::Confirmed | News::NotTakenBack { .. } | News::Displaced { .. } => {}
         }
     }
-}
 
-impl Driver<'_> {
+    /// Aloud, until it is known that it happens again and again.
+    fn log_put_back(&self, event: Option<&'static str>, mended: &Mended) {
+        let (what, count) = (mended.put_back.join(", "), mended.count);
+        if self.drift.is_newly_contested() {
+            warn!(
+                event,
+                what,
+                count,
+                "another program removes what is ours again and again: from now on it is put back after {} s, and \
+                 longer; find that program",
+                self.drift.pause().as_secs()
+            );
+        } else if self.drift.is_contested() {
+            debug!(event, what, count, "put back what another program removed");
+        } else {
+            warn!(event, what, count, "put back what another program removed");
+        }
+    }
+
     /// The same as an event.
     fn event(&self, news: &News<'_>) -> What {
         match *news {

@@ -270,6 +270,9 @@ impl Driver<'_> {
             self.host.release_table().await;
         }
         self.clamp_mss(target.baseline.interface.clamp_mss);
+        if !target.baseline.interface.capture_secrets {
+            self.tunnel.forward().tap.withhold_secrets();
+        }
         let Target { port_chosen, mark, plan, own_table, baseline, access, by_hand, .. } = target;
         let routes = self.settings.route_mtus.iter().map(|mtu| u32::from(*mtu)).collect();
         self.follow_mtus(&Mtus { device: plan.mtu.into(), routes });

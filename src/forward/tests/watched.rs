@@ -4,8 +4,9 @@ use super::*;
 use crate::trace::{Feed, Opened, Record, Refused, Sealed, Seen, Vpnd, Wanted};
 
 fn watch(node: &Node, filter: &str, snap: usize) -> Arc<Feed> {
-    let wanted =
-        Wanted { filter: filter.parse().expect("a filter"), packets: 100, seconds: 1, snap, each: false };
+    let filter = filter.parse().expect("a filter");
+    let (each, handshakes, secrets) = (false, false, false);
+    let wanted = Wanted { filter, packets: 100, seconds: 1, snap, each, handshakes, secrets };
     let feed = Arc::new(Feed::new(wanted, 7, Box::new(|| ())));
     assert!(node.forward.tap.attach(feed.clone()));
     feed
@@ -215,4 +216,27 @@ fn a_packet_that_waited_is_told_again_when_it_is_sealed() {
     let [seen] = &told(&feed)[..] else { panic!("one packet") };
     let Vpnd::Sealed(sealed) = &seen.vpnd else { panic!("{seen:?}") };
     assert!(sealed.staged && sealed.counter == 0 && sealed.inner_bytes == waiting.len() as u64);
+}
+
+#[test]
+fn a_handshake_message_that_a_data_thread_refuses_is_told_to_who_wants_handshakes_up_to_a_number() {
+    let two = Two::new();
+    two.left.forward.handshakes.set_macs(Some(crate::noise::macs::MacKeys::new(&key(1))));
+    let plain = watch(&two.left, "", 0);
+    let wanted = Wanted { handshakes: true, ..plain.wanted().clone() };
+    let feed = Arc::new(Feed::new(wanted, 0, Box::new(|| ())));
+    assert!(two.left.forward.tap.attach(feed.clone()));
+    // An initiation whose macs are zero, and something that is none.
+    let mut initiation = vec![7; 148];
+    initiation[..4].copy_from_slice(&[1, 0, 0, 0]);
+    for _ in 0..100 {
+        received(&two.left, std::slice::from_ref(&initiation), true);
+        received(&two.left, &[vec![9; 40]], true);
+    }
+    assert_eq!(plain.pop(), None, "a trace of packets has no use for it");
+    let told: Vec<_> = std::iter::from_fn(|| feed.pop()).collect();
+    assert_eq!(told.len(), 64);
+    let Record::Handshake(first) = &told[0] else { panic!("{told:?}") };
+    assert_eq!((first.refused.as_deref(), &first.bytes), (Some("mac1"), &initiation));
+    assert_eq!((first.peer.as_ref(), first.remote.to_string().as_str()), (None, LEFT));
 }

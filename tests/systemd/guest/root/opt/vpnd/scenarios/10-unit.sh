@@ -85,7 +85,6 @@ scenario_with_the_units_drop_in_it_is_told_in_the_gateways_name_and_a_port_below
   said vpnd@vpn0 'UDP port 443 .*CAP_NET_BIND_SERVICE'
   sed -i 's/^listen_port = 443/listen_port = 51820/' /etc/vpnd/vpn0.toml
   systemctl stop vpnd@vpn0
-  systemctl reset-failed vpnd@vpn0
   systemctl start vpnd@vpn0
   pings left 10.77.0.2
 }

@@ -1,9 +1,11 @@
 //! `vpnd capture` on real tunnels, read back by tshark.
 #![allow(clippy::disallowed_methods, reason = "tests measure how long things take")]
 
-#[path = "common/mod.rs"]
+#[path = "../common/mod.rs"]
 mod common;
-#[path = "namespaces/world.rs"]
+mod flood;
+mod secrets;
+#[path = "../namespaces/world.rs"]
 mod world;
 
 use std::{
@@ -36,13 +38,18 @@ struct Capture {
 }
 
 impl Capture {
+    fn command(node: &Node, arguments: &[&str], file: &Path) -> Command {
+        let mut command = node.host.command(env!("CARGO_BIN_EXE_vpnd")).expect("a command");
+        command.arg("capture").args(arguments).arg("--run-dir").arg(node.host.folder().join("vpnd.run"));
+        command.arg("-w").arg(file).stderr(Stdio::piped());
+        command
+    }
+
     /// Runs when this returns: the daemon has a reader.
     fn start(node: &Node, arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut command = node.host.command(env!("CARGO_BIN_EXE_vpnd")).expect("a command");
-        command.arg("capture").args(arguments).arg("--run-dir").arg(node.host.folder().join("vpnd.run"));
-        command.arg("-w").arg(folder.path().join("a.pcapng"));
-        let child = command.stderr(Stdio::piped()).spawn().expect("vpnd runs");
+        let mut command = Self::command(node, arguments, &folder.path().join("a.pcapng"));
+        let child = command.spawn().expect("vpnd runs");
         let capture = Self { child, folder };
         assert!(wait_until(PATIENCE, || !capture.files().is_empty()), "it begins no file");
         capture
@@ -201,23 +208,35 @@ fn a_flood_is_bounded_and_counted_and_a_ring_turns() {
     assert!(dropped.len() == 2 && dropped.iter().all(|dropped| *dropped > 0), "{dropped:?}");
 }
 
-/// What the interface statistics blocks say: interface, and packets dropped (isb_ifdrop).
-fn statistics(mut file: &[u8]) -> Vec<(u32, u64)> {
+/// The block of a packet.
+const PACKET: u32 = 6;
+
+fn word(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
+}
+
+/// The whole blocks of this kind. What is being written may end in the middle of one.
+fn blocks(mut file: &[u8], kind: u32) -> Vec<&[u8]> {
     let mut found = Vec::new();
-    while !file.is_empty() {
-        let word = |at: usize| u32::from_le_bytes(file[at..at + 4].try_into().expect("four bytes"));
-        let length = word(4) as usize;
-        if word(0) == 5 {
-            let (mut at, mut dropped) = (20, 0);
-            while word(at) & 0xffff != 0 {
-                if word(at) & 0xffff == 5 {
-                    dropped = u64::from(word(at + 8)) << 32 | u64::from(word(at + 4));
-                }
-                at += 4 + (word(at) >> 16).next_multiple_of(4) as usize;
-            }
-            found.push((word(8), dropped));
-        }
-        file = &file[length..];
+    while file.len() >= 12 && file.len() >= word(file, 4) as usize {
+        let (block, rest) = file.split_at(word(file, 4) as usize);
+        found.extend((word(block, 0) == kind).then_some(block));
+        file = rest;
     }
     found
+}
+
+/// What the interface statistics blocks say: interface, and packets dropped (isb_ifdrop).
+fn statistics(file: &[u8]) -> Vec<(u32, u64)> {
+    let of = |block: &[u8]| {
+        let (mut at, mut dropped) = (20, 0);
+        while word(block, at) & 0xffff != 0 {
+            if word(block, at) & 0xffff == 5 {
+                dropped = u64::from(word(block, at + 8)) << 32 | u64::from(word(block, at + 4));
+            }
+            at += 4 + (word(block, at) >> 16).next_multiple_of(4) as usize;
+        }
+        (word(block, 8), dropped)
+    };
+    blocks(file, 5).into_iter().map(of).collect()
 }
