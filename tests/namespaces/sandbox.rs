@@ -81,7 +81,7 @@ fn each_thread_is_bound_and_the_status_says_by_what() {
         for (set, bits) in [
             ("CapEff", bits.as_str()),
             ("CapPrm", bits.as_str()),
-            ("CapInh", NONE),
+            ("CapInh", bounding()), // nothing comes of it: no program is started, and the ambient set is empty
             ("CapBnd", bounding()),
             ("CapAmb", NONE),
         ] {

@@ -41,11 +41,20 @@ pub fn faults(torment: &Torment) -> Vec<Figure> {
     let errors = if torment.is_full() { ERRORS } else { &ERRORS[..1] };
     let mut figures = Vec::new();
     for (number, call) in calls.iter().enumerate() {
-        let pair = Pair::start(&format!("fault{number}"), &Spec::default());
-        pair.left.ping(pair.right.inner4, 1);
+        let start = || {
+            let pair = Pair::start(&format!("fault{number}"), &Spec::default());
+            pair.left.ping(pair.right.inner4, 1);
+            pair
+        };
+        let mut pair = start();
         for error in errors.iter().filter(|&&error| error != SHORT || moves_bytes(call)) {
             for (often, when) in [("1 %", "100+100"), ("100 %", "1+")] {
                 figures.push(Fault { call, error, often, when, time }.on(&pair));
+                // The next fault is not to be blamed for this one.
+                if !pair.left.reaches(pair.right.inner4) {
+                    drop(pair);
+                    pair = start();
+                }
             }
         }
     }
@@ -108,6 +117,7 @@ impl Fault<'_> {
                 ),
                 holds && took <= Duration::from_secs(1),
             )
+            .note(if alive() { String::new() } else { last_line(&pair.left.log()) })
         }
     }
 
@@ -118,9 +128,18 @@ impl Fault<'_> {
         let mut strace = Command::new("strace");
         strace.args(["-f", "-q", "-s", "0", "-e", &format!("trace={call}")]).arg("-o").arg(to);
         strace.args(["-e", &format!("inject={call}:{said}:when={when}")]);
+        if ["read", "write"].contains(call) {
+            // Not the runtime's eventfd, whose calls cannot fail: it ends the process for that.
+            strace.args(["-P", "/dev/net/tun"]);
+        }
         strace.args(["-p", &pid.to_string()]).stdout(Stdio::null());
         strace
     }
+}
+
+/// Of what it said: why it ended.
+fn last_line(log: &str) -> String {
+    log.lines().last().unwrap_or_default().chars().take(200).collect()
 }
 
 fn traced(pid: u32) -> bool {
