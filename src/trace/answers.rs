@@ -21,7 +21,7 @@ pub(super) fn pair(drafts: Vec<Draft>, sight: &Sight) -> Vec<Draft> {
             continue;
         }
         let answer = left.iter().position(|later| later.answers(&draft)).and_then(|at| left.remove(at));
-        draft.answer = answer.map(|answer| Box::new(answer.as_read(sight)));
+        draft.answer = answer.map(|answer| Box::new(answer.with_its_reading(sight)));
         paired.push(draft);
     }
     paired
@@ -35,7 +35,7 @@ impl Draft {
     }
 
     /// Of what answers our probe it is known when it was read.
-    fn as_read(mut self, sight: &Sight) -> Self {
+    fn with_its_reading(mut self, sight: &Sight) -> Self {
         let answered = sight.probe.as_ref().and_then(|probe: &Probe| probe.answered_ns);
         let socket = self.page.stations.last_mut().filter(|last| {
             (last.place, last.direction, last.verdict) == (Place::Socket, Direction::In, Verdict::Unknown)
@@ -52,7 +52,7 @@ impl Draft {
 
 impl Page {
     /// What stands behind `asked` as its answer: a page of the same host.
-    pub(super) fn as_answer_to(self, asked: &mut Page) {
+    pub(super) fn stand_behind(self, asked: &mut Page) {
         // Where the answer begins, there the packet has come to.
         let begins_here = self.stations.first().is_some_and(|first| first.direction == Direction::Out);
         let socket = asked.stations.last_mut().filter(|last| {

@@ -53,7 +53,7 @@ impl Draft {
             }
         }
         if let Some(answer) = self.answer.take() {
-            answer.conclude(losses, steps).as_answer_to(&mut self.page);
+            answer.conclude(losses, steps).stand_behind(&mut self.page);
         }
         self.page
     }

@@ -16,7 +16,7 @@ pub fn join(first: Page, others: &[Page]) -> Page {
             Some(join_way(far, &halves))
         }
     };
-    joined.answer = back.map(|back| back.as_answer_of(&mut joined));
+    joined.answer = back.map(|back| back.into_answer_of(&mut joined));
     joined
 }
 
@@ -117,7 +117,7 @@ impl Page {
         Some(Self { packet, carrier, stations, outcome, answer: None, notes: Vec::new(), ..self.clone() })
     }
 
-    fn as_answer_of(self, page: &mut Self) -> Answer {
+    fn into_answer_of(self, page: &mut Self) -> Answer {
         let hosts: Vec<_> = self.hosts.iter().map(|host| page.place_of(host)).collect();
         page.note(&self.notes);
         let placed = |station: Station| Station { host: hosts[station.host], ..station };
