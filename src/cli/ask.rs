@@ -101,41 +101,45 @@ pub(super) async fn user(socket: &Path) -> Result<u32, AskError> {
 
 /// `GET path`, whole.
 pub(super) async fn get(socket: &Path, path: &str) -> Result<Bytes, AskError> {
-    let no_answer = |why: String| AskError::NoAnswer { socket: socket.to_owned(), why };
-    let stream = connect(socket).await?;
-    let whole = async {
-        let (response, connection) = request(stream, hyper::Method::GET, path).await?;
-        let code = response.status().as_u16();
-        let bytes = Limited::new(response, ANSWER_BYTES).collect().await?.to_bytes();
-        connection.abort();
-        Ok::<_, Box<dyn std::error::Error + Send + Sync>>((code, bytes))
-    };
-    match timeout(PATIENCE, whole).await {
-        Ok(Ok((200, bytes))) => Ok(bytes),
-        Ok(Ok((_, bytes))) => Err(no_answer(complaint(&bytes))),
-        Ok(Err(error)) => Err(no_answer(error.to_string())),
-        Err(_) => Err(no_answer(format!("nothing came for {} seconds", PATIENCE.as_secs()))),
+    match exchange(socket, hyper::Method::GET, path, PATIENCE).await? {
+        (200, bytes) => Ok(bytes),
+        (_, bytes) => Err(no_answer(socket, complaint(&bytes))),
     }
 }
 
 /// `POST path`, and its answer; a refusal is [`AskError::Refused`]. It may take so long.
 pub(super) async fn post(socket: &Path, path: &str, patience: Duration) -> Result<Bytes, AskError> {
-    let no_answer = |why: String| AskError::NoAnswer { socket: socket.to_owned(), why };
+    match exchange(socket, hyper::Method::POST, path, patience).await? {
+        (200, bytes) => Ok(bytes),
+        (409, bytes) => Err(AskError::Refused(complaint(&bytes))),
+        (_, bytes) => Err(no_answer(socket, complaint(&bytes))),
+    }
+}
+
+/// A question, and its answer as a whole, with the code that it has.
+async fn exchange(
+    socket: &Path,
+    method: hyper::Method,
+    path: &str,
+    patience: Duration,
+) -> Result<(u16, Bytes), AskError> {
     let stream = connect(socket).await?;
     let whole = async {
-        let (response, connection) = request(stream, hyper::Method::POST, path).await?;
+        let (response, connection) = request(stream, method, path).await?;
         let code = response.status().as_u16();
         let bytes = Limited::new(response, ANSWER_BYTES).collect().await?.to_bytes();
         connection.abort();
         Ok::<_, Box<dyn std::error::Error + Send + Sync>>((code, bytes))
     };
     match timeout(patience, whole).await {
-        Ok(Ok((200, bytes))) => Ok(bytes),
-        Ok(Ok((409, bytes))) => Err(AskError::Refused(complaint(&bytes))),
-        Ok(Ok((_, bytes))) => Err(no_answer(complaint(&bytes))),
-        Ok(Err(error)) => Err(no_answer(error.to_string())),
-        Err(_) => Err(no_answer(format!("nothing came for {} seconds", patience.as_secs()))),
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => Err(no_answer(socket, error.to_string())),
+        Err(_) => Err(no_answer(socket, format!("nothing came for {} seconds", patience.as_secs()))),
     }
+}
+
+fn no_answer(socket: &Path, why: String) -> AskError {
+    AskError::NoAnswer { socket: socket.to_owned(), why }
 }
 
 /// `GET path`, line by line as they come.

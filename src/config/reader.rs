@@ -77,8 +77,8 @@ impl Reader<'_> {
             let Some(item) = root.get_mut(&name) else { continue };
             match name.as_str() {
                 "interface" => self.interface(item, base, at),
-                "peer" => self.peer(item, base, at),
-                "hook" => self.hook(item, base, at),
+                "peer" => self.list(("peer", "peer"), Self::one_peer, item, (base, at)),
+                "hook" => self.list(("hook", "command"), Self::one_hook, item, (base, at)),
                 _ => self.report.refuse(at, &Subject::File, &name, unknown::table(&name)),
             }
         }
@@ -107,22 +107,28 @@ impl Reader<'_> {
         self.interface = Some((at, Draft::read(fields, &mut self.secrets, &mut self.report)));
     }
 
-    /// `[[peer]]`, or an array of inline tables.
-    fn peer(&mut self, item: &mut Item, base: usize, at: usize) {
+    /// `[[name]]`, or an array of inline tables: `one` takes each.
+    fn list(
+        &mut self,
+        (name, of_whom): (&str, &str),
+        one: fn(&mut Self, &mut dyn TableLike, usize, usize),
+        item: &mut Item,
+        (base, at): (usize, usize),
+    ) {
         match item {
-            Item::ArrayOfTables(tables) => tables.iter_mut().for_each(|table| self.one_peer(table, base, at)),
+            Item::ArrayOfTables(tables) => tables.iter_mut().for_each(|table| one(self, table, base, at)),
             Item::Value(Value::Array(array)) if array.iter().all(Value::is_inline_table) => {
                 for table in array.iter_mut() {
                     let at = table.span().map_or(at, |span| base + span.start);
                     if let Value::InlineTable(table) = table {
-                        self.one_peer(table, base, at);
+                        one(self, table, base, at);
                     }
                 }
             }
-            Item::Table(table) if table.is_implicit() => self.refuse_inner_tables("peer", table, at),
+            Item::Table(table) if table.is_implicit() => self.refuse_inner_tables(name, table, at),
             other => {
-                let flaw = Flaw::new(describe(other), "write [[peer]], in two brackets, once for each peer");
-                self.report.refuse(at, &Subject::File, "peer", flaw);
+                let remedy = format!("write [[{name}]], in two brackets, once for each {of_whom}");
+                self.report.refuse(at, &Subject::File, name, Flaw::new(describe(other), remedy));
             }
         }
     }
@@ -132,27 +138,6 @@ impl Reader<'_> {
         let fields = Fields::new(table, base, at, Subject::Peer { number, name: None });
         let peer = peer::read(fields, number, &mut self.secrets, &mut self.census, &mut self.report);
         self.peers.push(peer);
-    }
-
-    /// `[[hook]]`, or an array of inline tables.
-    fn hook(&mut self, item: &mut Item, base: usize, at: usize) {
-        match item {
-            Item::ArrayOfTables(tables) => tables.iter_mut().for_each(|table| self.one_hook(table, base, at)),
-            Item::Value(Value::Array(array)) if array.iter().all(Value::is_inline_table) => {
-                for table in array.iter_mut() {
-                    let at = table.span().map_or(at, |span| base + span.start);
-                    if let Value::InlineTable(table) = table {
-                        self.one_hook(table, base, at);
-                    }
-                }
-            }
-            Item::Table(table) if table.is_implicit() => self.refuse_inner_tables("hook", table, at),
-            other => {
-                let flaw =
-                    Flaw::new(describe(other), "write [[hook]], in two brackets, once for each command");
-                self.report.refuse(at, &Subject::File, "hook", flaw);
-            }
-        }
     }
 
     fn one_hook(&mut self, table: &mut dyn TableLike, base: usize, at: usize) {

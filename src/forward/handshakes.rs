@@ -34,6 +34,9 @@ pub struct HandshakeDatagram {
 pub const HANDSHAKE_QUEUE: usize = 4096;
 /// Of one source: half of what puts everybody under load, so that no source alone can.
 pub const SHARE: u16 = (HANDSHAKE_QUEUE / 16) as u16;
+/// And under load, where what is asked of most is a cookie, which is made twenty times as fast as a handshake is answered:
+/// of ten thousand peers that come back at once each is asked for one, and none has to call a third time.
+const ASKED_QUEUE: usize = 2 * HANDSHAKE_QUEUE;
 /// Messages with a cookie that may wait, beside those: ten thousand peers that come back at once are asked for one, and
 /// then show it within a third of a second.
 const SHOWN_QUEUE: usize = 8192;
@@ -58,7 +61,7 @@ pub struct Handshakes {
 impl Handshakes {
     pub(super) fn new() -> Self {
         Self {
-            messages: ArrayQueue::new(HANDSHAKE_QUEUE),
+            messages: ArrayQueue::new(ASKED_QUEUE),
             shown: ArrayQueue::new(SHOWN_QUEUE),
             replies: ArrayQueue::new(REPLY_QUEUE),
             shares: Shares::new(),
@@ -91,12 +94,13 @@ impl Handshakes {
     /// Puts a copy where its kind waits. A full queue, or a source that has its part of it, is seen before the copy is
     /// made: a flood costs no memory.
     pub(super) fn push(&self, from: &Endpoint, kind: Kind, datagram: &[u8]) -> Result<(), Refusal> {
-        let queue = match kind {
-            Kind::CookieReply => &self.replies,
-            _ if self.shows_cookie(from, datagram) => &self.shown,
-            _ => &self.messages,
+        let (queue, room) = match kind {
+            Kind::CookieReply => (&self.replies, REPLY_QUEUE),
+            _ if self.shows_cookie(from, datagram) => (&self.shown, SHOWN_QUEUE),
+            _ if self.cookies.load().is_some() => (&self.messages, ASKED_QUEUE),
+            _ => (&self.messages, HANDSHAKE_QUEUE),
         };
-        if queue.is_full() {
+        if queue.len() >= room {
             return Err(Refusal::HandshakeQueueFull);
         }
         let waiting = self.shares.of(from.remote.ip());

@@ -376,7 +376,7 @@ impl Observer for Arriving<'_> {
     fn refused(&mut self, arrival: &Arrival, why: Refusal, peer: Option<&Peer>, datagram: &[u8], now: Time) {
         let header = TransportHeader::parse(&self.datagram).ok();
         if self.datagram.len() == self.datagram_bytes && self.datagram_bytes <= INITIATION_LEN {
-            self.look.refused_handshake(&HandshakeSeen {
+            self.look.handshake(&HandshakeSeen {
                 now,
                 sent: false,
                 peer: None,

@@ -103,6 +103,7 @@ pub(super) mod tests {
         }
     }
 
+    #[cfg(feature = "daemon")] // which brings serde_json
     #[test]
     fn a_message_reads_back_and_its_keys_are_not_printed() {
         for secrets in [true, false] {

@@ -29,8 +29,8 @@ fn keys(file: &Path) -> Vec<String> {
 /// Messages of this type among its carriers (over IPv4).
 fn messages(file: &Path, kind: u8) -> usize {
     let bytes = fs::read(file).expect("a file");
-    let is_one = |block: &&[u8]| super::word(block, 8) == 1 && block[28 + 20 + 8] == kind;
-    blocks(&bytes, super::PACKET).iter().filter(is_one).count()
+    let is_one = |block: &[u8]| super::word(block, 8) == 1 && block[28 + 20 + 8] == kind;
+    blocks(&bytes, super::PACKET).into_iter().filter(|block| is_one(block)).count()
 }
 
 fn reload(node: &Node, from: &str, to: &str) {

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::Write,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::OnceLock,
@@ -24,6 +25,25 @@ pub fn daemon() -> &'static Path {
         None => env!("CARGO_BIN_EXE_vpnd").into(),
         Some(user) => launcher(user),
     })
+}
+
+/// Hands a file or a folder to whom the daemons run as.
+pub fn give(path: &Path) {
+    if user().is_some() {
+        std::os::unix::fs::chown(path, user(), user()).expect("root may give");
+    }
+}
+
+/// Says that this test was not run, as what it is about takes more than that one capability.
+pub fn lacks(capability: &str) -> bool {
+    let lacks = user().is_some();
+    if lacks {
+        let thread = std::thread::current();
+        let test = thread.name().unwrap_or("a test");
+        writeln!(std::io::stderr(), "\n*** NOT TESTED: {test} is about what {capability} gives ***\n")
+            .expect("standard error is open");
+    }
+    lacks
 }
 
 /// Becomes the daemon, with the same process number and descriptors. The folder of its file is its own, as that of a

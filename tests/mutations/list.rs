@@ -872,6 +872,21 @@ pub const CHECKS: &[Check] = &[
         text: "peer.handshake.newest_timestamp = peer.handshake.newest_timestamp.max(known.newest_timestamp);",
         instead: &[""],
     },
+    // ── trace, forward: keys for a capture ──
+    Check {
+        name: "keys go to who asked for them alone",
+        file: "src/forward/tap/handshakes.rs",
+        behind: "let keys = ",
+        text: "seen.keys.filter(|_| feed.gives_secrets())",
+        instead: &["seen.keys"],
+    },
+    Check {
+        name: "keys that are withheld go to nobody",
+        file: "src/trace/feed.rs",
+        behind: "",
+        text: "self.gives_secrets.load(Ordering::Relaxed) && self.wants_handshakes()",
+        instead: &["self.wanted.secrets && self.wants_handshakes()"],
+    },
     // ── config: what a file may say ──
     Check {
         name: "a file that others can read holds no secret",

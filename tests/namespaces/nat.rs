@@ -165,7 +165,7 @@ fn hidden_router(name: &str, right_runs: &dyn Fn(&Host) -> PathBuf) -> World {
 /// Scenario 21. The router takes nothing but what comes from the net between, as in `netns.sh`.
 #[test]
 fn an_icmp_error_comes_back_along_the_right_path_through_nat() {
-    if !need_root() {
+    if !need_root() || program::lacks("CAP_NET_RAW") {
         return;
     }
     let world = hidden_router("icmpnat", &vpnd);

@@ -34,6 +34,10 @@ impl Second<'_> {
         );
         let mut setup = Setup::new(program::daemon(), as_in_matrix(&toml));
         setup.label = "second".to_owned();
+        if program::user().is_some() {
+            // Its port is that of `netns.sh`: 5.
+            host.sysctl("ipv4.ip_unprivileged_port_start", "0").expect("a setting");
+        }
         Daemon::start(host, &setup).unwrap_or_else(|error| panic!("the second vpnd does not start: {error}"))
     }
 }

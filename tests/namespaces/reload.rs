@@ -32,6 +32,7 @@ fn write_file(daemon: &Daemon, toml: &str) {
     let beside = daemon.config().with_extension("new");
     fs::write(&beside, as_in_matrix(toml)).expect("a file");
     fs::set_permissions(&beside, fs::Permissions::from_mode(0o600)).expect("a mode");
+    program::give(&beside);
     fs::rename(&beside, daemon.config()).expect("in its place");
 }
 

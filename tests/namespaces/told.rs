@@ -11,7 +11,7 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    common::need_root,
+    common::{need_root, program},
     world::{Node, Pair, Spec, run, wait_until},
 };
 
@@ -39,6 +39,7 @@ fn a_peer_that_connects_is_told_to_events_hooks_metrics_and_people() {
         return;
     }
     let folder = tempfile::tempdir().expect("a folder");
+    program::give(folder.path());
     let heard = folder.path().join("heard");
     let interface = format!(
         "metrics_listen = \"127.0.0.1:9586\"\n[[hook]]\nrun = [\"/bin/sh\", \"-c\", \"cat >> {}\"]\nevents = [\"connected\"]\n",
@@ -129,6 +130,7 @@ fn the_journal_gets_each_event_with_its_fields() {
     }
     let folder = tempfile::tempdir().expect("a folder");
     let journal = UnixDatagram::bind(folder.path().join("socket")).expect("a free path");
+    [folder.path(), &folder.path().join("socket")].into_iter().for_each(program::give);
     journal.set_read_timeout(Some(PATIENCE)).expect("a time");
     let before = format!(
         "unshare --mount sh -c 'mkdir -p /run/systemd/journal; mount --bind {} /run/systemd/journal; \

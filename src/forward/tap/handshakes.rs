@@ -51,20 +51,13 @@ impl Look {
         self.feeds.iter().any(|feed| feed.gives_secrets())
     }
 
-    /// Tells a message to all who asked for them.
+    /// Tells a message to all who asked for them. Those that anybody can make come (refused ones, and cookies for those
+    /// under load) are told up to a number, so that a flood of them takes no place of others.
     pub fn handshake(&self, seen: &HandshakeSeen<'_>) {
+        let is_of_peer = seen.peer.is_some() && seen.refused.is_none();
         for feed in self.feeds.iter().filter(|feed| feed.wants_handshakes()) {
             let keys = seen.keys.filter(|_| feed.gives_secrets());
-            if let Some(handshake) = told(seen, keys) {
-                feed.push_handshake(handshake);
-            }
-        }
-    }
-
-    /// The same of one that a data thread refused: anybody can send those, so a flood of them is told up to a number.
-    pub(super) fn refused_handshake(&self, seen: &HandshakeSeen<'_>) {
-        for feed in self.feeds.iter().filter(|feed| feed.wants_handshakes()) {
-            if let Some(handshake) = told(seen, None).filter(|_| feed.wants_unreadable()) {
+            if let Some(handshake) = told(seen, keys).filter(|_| is_of_peer || feed.wants_unreadable()) {
                 feed.push_handshake(handshake);
             }
         }
