@@ -92,7 +92,7 @@ pub enum Clock {
 /// One place on the way.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Station {
-    /// Which of [`Page::hosts`].
+    /// Which of the hosts of [`Page`](super::Page).
     pub host: usize,
     /// Which packet.
     pub walk: Walk,
