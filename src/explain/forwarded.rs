@@ -2,6 +2,7 @@
 
 use super::{Answer, Asked, Decision, Direction, ExplainError, Killer, Place, Planner, Question, Walk};
 use crate::host::fib::settings::{self, ReversePath};
+use crate::witness::decision::route_words;
 use std::net::IpAddr;
 
 impl Planner<'_> {
@@ -98,7 +99,9 @@ impl Planner<'_> {
             return Ok(None);
         }
         let way = match ends.last().and_then(|end| end.route.as_ref().zip(end.rule.as_ref())) {
-            Some((route, rule)) => format!("by route \"{}\" (rule \"{rule}\")", self.route_words(route)),
+            Some((route, rule)) => {
+                format!("by route \"{}\" (rule \"{rule}\")", route_words(route, &self.devices))
+            }
             None => "nowhere".to_owned(),
         };
         let (word, value) = if filter == ReversePath::Strict { ("strict", 1) } else { ("loose", 2) };

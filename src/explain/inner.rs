@@ -5,6 +5,7 @@ use super::{
     Walk, owner,
 };
 use crate::host::fib::RouteType;
+use crate::witness::decision::errno_name;
 
 use Direction::{In, Out};
 
@@ -139,7 +140,7 @@ impl Planner<'_> {
                     then.table.map_or("no table".into(), |t| format!("table {}", super::way::table(t)));
                 format!("leaves by {} ({table})", self.device_name(then.index))
             }
-            Err(error) => format!("is refused ({})", super::way::errno_name(error)),
+            Err(error) => format!("is refused ({})", errno_name(error)),
         };
         let rule = decision.rule().map(|rule| format!(" by rule \"{rule}\"")).unwrap_or_default();
         if let Some(station) = self.stations.last_mut() {

@@ -20,9 +20,10 @@ use crate::host::{
     fib::{Answer, Decision, Device, Fib, ICMP, ICMP6, Question, TCP, UDP},
 };
 use crate::trace::{
-    Death, Direction, Host, Killer, Kind, Outcome, Packet, Page, Place, Station, Verdict, Walk, facts,
-    station,
+    Death, Direction, Host, Killer, Kind, Outcome, Packet, Page, Place, Station, VERSION, Verdict, Walk,
+    facts,
 };
+use crate::witness::decision;
 
 pub use owner::{Owned, owner};
 
@@ -137,9 +138,8 @@ impl<'a> Planner<'a> {
         self.devices.iter().find(|device| device.name == name)
     }
 
-    /// "eth0", or its number where it is gone meanwhile.
     fn device_name(&self, index: u32) -> String {
-        self.device(index).map_or_else(|| format!("device {index}"), |device| device.name.clone())
+        decision::device_name(index, &self.devices)
     }
 
     fn tunnel_of(&self, device: &str) -> Option<&'a Tunnel> {
@@ -207,7 +207,7 @@ impl<'a> Planner<'a> {
         let (number, ports) = asked.protocol.parts(asked.to.is_ipv6());
         let port = |port: u16| Some(port).filter(|port| *port != 0);
         Page {
-            version: station::VERSION,
+            version: VERSION,
             kind: Kind::Plan,
             packet: Some(Packet {
                 source: self.source.unwrap_or(unspecified),
@@ -227,6 +227,7 @@ impl<'a> Planner<'a> {
             }],
             stations: self.stations,
             outcome: self.death.map_or(Outcome::Planned, Outcome::Died),
+            answer: None,
             notes: self.notes,
         }
     }

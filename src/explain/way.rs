@@ -3,8 +3,9 @@
 use std::io;
 
 use super::{Answer, Decision, Planner, Question};
-use crate::host::fib::{self, FibRoute, FibRule};
-use crate::trace::{Route, RoutingRule, Station};
+use crate::host::fib::{self, FibRoute};
+use crate::trace::{Route, Station};
+use crate::witness::decision::{answered, errno_name, route_words};
 
 /// So many rules are named where it may have been any of them.
 const NAMED: usize = 4;
@@ -12,52 +13,16 @@ const NAMED: usize = 4;
 impl Planner<'_> {
     /// What was asked and what was told, at a station of its own; what is not told stands there, too.
     pub(super) fn describe(&self, station: &mut Station, question: &Question, decision: &Decision) {
-        station.mark = Some(question.mark);
         let mut route = Route {
             destination: Some(question.to),
             from: question.from,
             iif: question.iif.clone(),
             mark: question.mark,
-            rule: decision.rule().map(routing_rule),
             ..Route::default()
         };
-        let end = decision.by.first().or_else(|| decision.listed.last());
-        let matched = decision.matched.as_ref().or_else(|| end.and_then(|end| end.route.as_ref()));
-        match &decision.told {
-            Ok(answer) => {
-                route.answer = Some(fib::kind_name(answer.kind).to_owned());
-                route.device = Some(self.device_name(answer.index));
-                (route.via, route.source, route.table) = (answer.via, answer.source, answer.table);
-                station.device.clone_from(&route.device);
-            }
-            Err(error) => {
-                route.error = Some(errno_name(error));
-                route.table = matched.map(|route| route.table);
-            }
-        }
-        if let Some(matched) = matched {
-            route.prefix = Some(matched.destination.to_string());
-            route.text = Some(self.route_words(matched));
-        }
+        station.unknown.extend(answered(&mut route, decision, &self.devices));
+        (station.mark, station.device) = (Some(question.mark), route.device.clone());
         station.route = Some(route);
-        station.unknown.extend(doubt(decision));
-    }
-
-    /// In the words of `ip route`.
-    pub(super) fn route_words(&self, route: &FibRoute) -> String {
-        let mut text = route.to_string();
-        let hops: Vec<_> = route.hops.iter().filter_map(|hop| Some((hop.index?, hop.via))).collect();
-        match &hops[..] {
-            [] => {}
-            [(index, _)] => text += &format!(" dev {}", self.device_name(*index)),
-            several => {
-                for (index, via) in several {
-                    let via = via.map(|via| format!(" via {via}")).unwrap_or_default();
-                    text += &format!(" nexthop{via} dev {}", self.device_name(*index));
-                }
-            }
-        }
-        text
     }
 
     /// Why a packet goes nowhere, as far as rules and routes are to blame.
@@ -67,7 +32,9 @@ impl Planner<'_> {
             .by
             .iter()
             .map(|end| match (&end.rule, &end.route) {
-                (Some(rule), Some(route)) => format!("route \"{}\" ({rule})", self.route_words(route)),
+                (Some(rule), Some(route)) => {
+                    format!("route \"{}\" ({rule})", route_words(route, &self.devices))
+                }
                 (Some(rule), None) => format!("rule \"{rule}\""),
                 (None, _) => format!("no rule leads to a route for {}", question.to),
             })
@@ -84,34 +51,6 @@ impl Planner<'_> {
     }
 }
 
-pub(super) fn routing_rule(rule: &FibRule) -> RoutingRule {
-    let text = rule.to_string();
-    let text = text.split_once(": ").map_or(text.clone(), |(_, text)| text.to_owned());
-    RoutingRule { priority: rule.priority, text }
-}
-
-/// What is not told about a decision.
-fn doubt(decision: &Decision) -> Option<String> {
-    let several = decision.by.len() > 1 && decision.rule().is_none();
-    if several {
-        let mut rules: Vec<_> =
-            decision.by.iter().filter_map(|end| end.rule.as_ref()).map(FibRule::to_string).collect();
-        rules.dedup();
-        let rules = rules[..rules.len().min(NAMED)].join("; or ");
-        return Some(format!("the kernel does not tell by which rule: it may have been {rules}"));
-    }
-    let told = decision.told.as_ref().ok()?;
-    match (decision.by.is_empty(), told.table) {
-        (false, _) => None,
-        (true, None) => {
-            Some("no table has such a route: the kernel takes it to be on the device's own link".to_owned())
-        }
-        (true, Some(_)) => {
-            Some("the rules and routes that the kernel lists do not lead to what it answers".to_owned())
-        }
-    }
-}
-
 /// What a program sees.
 fn consequence(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
@@ -120,19 +59,6 @@ fn consequence(error: &io::Error) -> &'static str {
         Some(libc::EHOSTUNREACH) => "it is refused as unreachable (EHOSTUNREACH)",
         Some(libc::ENETUNREACH) => "the network is unreachable (ENETUNREACH)",
         _ => "it is refused",
-    }
-}
-
-pub(super) fn errno_name(error: &io::Error) -> String {
-    match error.raw_os_error() {
-        Some(libc::EINVAL) => "EINVAL".to_owned(),
-        Some(libc::EACCES) => "EACCES".to_owned(),
-        Some(libc::EHOSTUNREACH) => "EHOSTUNREACH".to_owned(),
-        Some(libc::ENETUNREACH) => "ENETUNREACH".to_owned(),
-        Some(libc::EXDEV) => "EXDEV".to_owned(),
-        Some(libc::ENETDOWN) => "ENETDOWN".to_owned(),
-        Some(libc::ENODEV) => "ENODEV".to_owned(),
-        _ => error.to_string(),
     }
 }
 

@@ -8,7 +8,7 @@ use super::{
     page::{Host, Page, Reading},
     stations::address,
 };
-use crate::trace::{self, Direction, Kind, Outcome, Place, Route, Station, Verdict, Walk, station::VERSION};
+use crate::trace::{self, Direction, Kind, Outcome, Place, Route, Station, VERSION, Verdict, Walk};
 
 impl Page {
     /// The way of the ping from left to right.
@@ -41,6 +41,7 @@ impl Page {
             hosts: vec![host(left), host(right)],
             stations,
             outcome: Outcome::Arrived { answered_us: Some(self.rtt.as_secs_f64() * 1e6) },
+            answer: None,
             notes: Vec::new(),
         }
     }

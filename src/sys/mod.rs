@@ -16,6 +16,7 @@ pub mod schedule; // the data threads' place among other threads
 pub mod signal; // to our own children
 pub mod socket; // one UDP datagram, and what rides beside it
 pub mod timer; // a timer that counts sleep
+pub mod tracefs; // the kernel's tracing, as files
 pub mod tun; // a TUN descriptor beyond opening it
 pub mod users; // users and groups by name
 

@@ -97,7 +97,7 @@ fn remote(name: &libc::sockaddr_storage) -> io::Result<SocketAddr> {
 }
 
 /// Walks the control messages that the kernel left: header, and the address of its data.
-fn each_control(message: &libc::msghdr, mut visit: impl FnMut(&libc::cmsghdr, *const u8)) {
+pub(super) fn each_control(message: &libc::msghdr, mut visit: impl FnMut(&libc::cmsghdr, *const u8)) {
     // SAFETY: msg_control and msg_controllen describe the buffer as recvmsg left it.
     let mut next = unsafe { libc::CMSG_FIRSTHDR(message) };
     // SAFETY: CMSG_FIRSTHDR and CMSG_NXTHDR return null, or a header that lies whole within that buffer, which

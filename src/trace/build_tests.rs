@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 
 use super::{
-    Batch, Carrier, Death, Edge, Event, Facts, Host, Killer, Opened, Outcome, Page, Passage, Place, Probe,
-    Refused, Sealed, Seen, Sight, Verdict, Vpnd, drafts, facts::tests::echo, join, passage::tests::event,
+    Batch, Carrier, Clock, Crossing, Death, Edge, Event, Facts, Host, Killer, Meant, Opened, Outcome, Page,
+    Passage, Place, Probe, Refused, Sealed, Seen, Sight, Verdict, Vpnd, drafts, facts::tests::echo, join,
+    passage::tests::event,
 };
 
 const TUN: u32 = 7;
@@ -70,11 +71,11 @@ fn opened(counter: u64) -> Vpnd {
 fn sight(name: &str, events: &[Event], seen: Vec<Seen>) -> Sight {
     Sight {
         host: Host { name: name.into(), interface: Some("vpn0".into()), boot_id: None, began_ns: None },
-        tun: Some(TUN),
+        meant: Meant { filter: "icmp".parse().unwrap(), answers: None, probe: None, tun: Some(TUN) },
         devices: [(TUN, "vpn0".to_owned()), (WIRE, "eth0".to_owned())].into(),
         began_ns: 10,
-        filter: "icmp".parse().unwrap(),
         passages: Passage::gather(events),
+        crossings: Vec::new(),
         seen,
         probe: None,
         notes: Vec::new(),
@@ -82,7 +83,7 @@ fn sight(name: &str, events: &[Event], seen: Vec<Seen>) -> Sight {
 }
 
 fn pages(sight: &Sight) -> Vec<Page> {
-    drafts(sight).into_iter().map(|draft| draft.conclude(None)).collect()
+    drafts(sight).into_iter().map(|draft| draft.conclude(None, &[])).collect()
 }
 
 fn names(page: &Page) -> Vec<String> {
@@ -208,4 +209,25 @@ fn a_probe_that_the_kernel_would_not_send_has_a_page_although_nobody_saw_it() {
     assert_eq!(names(&page), ["socket", "routing"]);
     let Outcome::Died(death) = &page.outcome else { panic!("{:?}", page.outcome) };
     assert!(death.by == Killer::Route && death.why.contains("ENETUNREACH"), "{death:?}");
+}
+
+#[test]
+fn a_device_is_seen_where_a_packet_socket_saw_it_there_and_else_inferred() {
+    let devices = |sight: &Sight| -> Vec<(String, bool, Option<Clock>)> {
+        let page = pages(sight).remove(0);
+        let devices = page.stations.iter().filter(|station| station.place == Place::Device);
+        devices.map(|station| (station.name(), station.inferred, station.clock)).collect()
+    };
+    let named =
+        |inferred, clock| [("vpn0".to_owned(), inferred, clock), ("eth0".to_owned(), inferred, clock)];
+    let mut sight = down();
+    assert_eq!(devices(&sight), named(true, None));
+    let facts = Facts::of(&echo()).unwrap();
+    let at = |device, leaves, carrier| Crossing { device, leaves, at_ns: 20, facts, carrier };
+    // The other direction, another device, and another carrier are not it.
+    sight.crossings = vec![at(TUN, false, None), at(WIRE, true, None), at(WIRE, true, carrier(5))];
+    assert_eq!(devices(&sight), named(true, None));
+    // The carrier's send begins with number 4.
+    sight.crossings.extend([at(TUN, true, None), at(WIRE, true, carrier(4))]);
+    assert_eq!(devices(&sight), named(false, Some(Clock::Kernel)));
 }

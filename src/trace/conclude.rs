@@ -1,9 +1,7 @@
 //! How a packet ended, in a sentence that names what it was.
 
 use super::{
-    Death, Killer, Outcome, Page, Refused, Route, Rule, Station, Verdict, Vpnd,
-    build::Draft,
-    station::{Place, Step},
+    Death, Killer, Outcome, Page, Refused, Route, Rule, Station, Step, Verdict, Vpnd, build::Draft, drops,
 };
 
 /// Where the stations of a page end, before routing was asked.
@@ -39,9 +37,10 @@ pub(super) enum End {
 
 impl Draft {
     /// The page, whose routes were answered. `losses`: what the kernel counted meanwhile, for a packet whose end is not
-    /// plain.
-    pub fn conclude(mut self, losses: Option<&str>) -> Page {
+    /// plain; `steps`: what it did with its buffers.
+    pub fn conclude(mut self, losses: Option<&str>, steps: &[drops::Step]) -> Page {
         self.page.outcome = self.outcome();
+        self.page.find_reason(steps, self.began_ns);
         let plain = match &self.page.outcome {
             Outcome::Died(death) => !matches!(death.by, Killer::Kernel | Killer::Route),
             outcome => !matches!(outcome, Outcome::Unknown { .. }),
@@ -52,6 +51,9 @@ impl Draft {
             if matches!(station.verdict, Verdict::Unknown | Verdict::Passed) && death.by != Killer::Kernel {
                 station.verdict = Verdict::Dropped;
             }
+        }
+        if let Some(answer) = self.answer.take() {
+            answer.conclude(losses, steps).stand_behind(&mut self.page);
         }
         self.page
     }
@@ -226,56 +228,4 @@ fn refusal(refused: &Refused) -> String {
         _ => "see the meaning of the reason in the status".to_owned(),
     };
     format!("vpnd refused it ({}): {sentence}", refused.reason)
-}
-
-/// What a page of one host says is put behind that of the host before it.
-pub fn join(first: Page, others: &[Page]) -> Page {
-    let mut joined = first;
-    let mut looked: Vec<String> = Vec::new();
-    // The hosts between the two come first: there the carrier leaves again.
-    let middle = |page: &&Page| page.hosts.iter().all(|host| host.interface.is_none());
-    let (between, ends): (Vec<_>, Vec<_>) = others.iter().partition(middle);
-    for page in between.into_iter().chain(ends) {
-        for host in &page.hosts {
-            if !looked.contains(&host.name) {
-                looked.push(host.name.clone());
-            }
-        }
-        let carrier_left = matches!(joined.outcome, Outcome::Left { .. } | Outcome::Unknown { .. });
-        if carrier_left && joined.carrier.is_some() && page.carrier == joined.carrier {
-            append(&mut joined, page);
-        }
-    }
-    let unseen = looked.into_iter().filter(|name| !joined.hosts.iter().any(|host| host.name == *name));
-    let unseen: Vec<_> = unseen.collect();
-    if let (Outcome::Left { answered_us: None }, false) = (&joined.outcome, unseen.is_empty()) {
-        let device = joined.stations.iter().rev().find(|station| station.place == Place::Device);
-        let device = device.and_then(|station| station.device.clone()).unwrap_or_default();
-        let why = format!("its carrier left by {device}, and {} did not see it", unseen.join(" and "));
-        joined.outcome = Outcome::Unknown { why };
-    }
-    joined
-}
-
-fn append(joined: &mut Page, page: &Page) {
-    let (hosts, stations) = (joined.hosts.len(), joined.stations.len());
-    let answered = match joined.outcome {
-        Outcome::Left { answered_us } => answered_us,
-        _ => None,
-    };
-    joined.hosts.extend(page.hosts.iter().cloned());
-    joined.stations.extend(
-        page.stations.iter().map(|station| Station { host: station.host + hosts, ..station.clone() }),
-    );
-    joined
-        .notes
-        .extend(page.notes.iter().filter(|note| !joined.notes.contains(note)).cloned().collect::<Vec<_>>());
-    joined.outcome = match &page.outcome {
-        Outcome::Arrived { .. } => Outcome::Arrived { answered_us: answered },
-        // Whatever was not seen there: its answer came back.
-        Outcome::Unknown { .. } if answered.is_some() => Outcome::Arrived { answered_us: answered },
-        Outcome::Left { .. } => Outcome::Left { answered_us: answered },
-        Outcome::Died(death) => Outcome::Died(Death { station: death.station + stations, ..death.clone() }),
-        other => other.clone(),
-    };
 }

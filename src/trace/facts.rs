@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::station::Packet;
+use super::Packet;
 use crate::wire::ip::{self, ICMP, ICMPV6, TCP, UDP};
 
 /// The facts of one packet.
@@ -53,6 +53,39 @@ impl Facts {
     pub fn is_same_flow(&self, other: &Self) -> bool {
         let flow = |facts: &Self| Self { bytes: 0, sequence: None, identification: 0, ..*facts };
         flow(self) == flow(other)
+    }
+
+    /// Does it answer that packet?
+    pub fn answers(&self, asked: &Self) -> bool {
+        let is_reply = match asked.echo {
+            Some(_) => self.echo == asked.echo && asked.is_echo_request() && self.is_echo_reply(),
+            None => self.ports == asked.ports.map(|[source, destination]| [destination, source]),
+        };
+        let ends = (self.source, self.destination, self.protocol);
+        ends == (asked.destination, asked.source, asked.protocol) && is_reply
+    }
+
+    /// The packet that an ICMP error complains about (RFC 792, RFC 4443), from the error's IP header on.
+    pub fn quoted(packet: &[u8]) -> Option<Self> {
+        const HEADER: usize = 8;
+        let facts = Self::of(packet)?;
+        let complains = match facts.protocol {
+            ICMP => matches!(facts.icmp_type?, 3 | 4 | 5 | 11 | 12),
+            ICMPV6 => matches!(facts.icmp_type?, 1..=4),
+            _ => false,
+        };
+        let quoted = packet.get(header_len(packet) + HEADER..).filter(|_| complains)?;
+        Self::of(quoted)
+    }
+
+    /// Is it a request of ping, of either family?
+    pub fn is_echo_request(&self) -> bool {
+        matches!((self.protocol, self.icmp_type), (ICMP, Some(8)) | (ICMPV6, Some(128)))
+    }
+
+    /// Is it the answer to one?
+    pub fn is_echo_reply(&self) -> bool {
+        matches!((self.protocol, self.icmp_type), (ICMP, Some(0)) | (ICMPV6, Some(129)))
     }
 
     /// Of the two headers, where they were handed over apart.

@@ -9,30 +9,40 @@
 //! Page ───── all stations of one packet, from several witnesses
 //! ```
 
+mod answers;
 pub mod build;
 #[cfg(test)]
 mod build_tests;
 mod conclude;
+mod crossing;
+mod deed;
+pub mod drops;
 pub mod facts;
 pub mod feed;
 pub mod filter;
 pub mod handshake;
+mod join;
+mod meant;
+mod mirror;
+mod page;
 pub mod passage;
 pub mod picture;
 pub mod record;
-pub mod station;
+mod station;
 mod stories;
 pub mod text;
+mod way;
 
 pub use build::{Draft, Probe, Sight, drafts};
-pub use conclude::join;
+pub use crossing::Crossing;
+pub use deed::{Batch, Opened, Refused, Sealed, Vpnd};
 pub use facts::Facts;
 pub use feed::{Feed, Wanted};
 pub use filter::Filter;
 pub use handshake::{Handshake, Message, Secrets};
+pub use join::join;
+pub use meant::{Count, Meant};
+pub use page::{Answer, Carrier, Death, Host, Killer, Kind, Outcome, Packet, Page, VERSION};
 pub use passage::{Edge, Event, Passage};
 pub use record::{Record, Seen};
-pub use station::{
-    Batch, Carrier, Clock, Death, Direction, Host, Killer, Kind, Opened, Outcome, Packet, Page, Place,
-    Refused, Route, RoutingRule, Rule, Sealed, Station, Step, Verdict, Vpnd, Walk,
-};
+pub use station::{Clock, Direction, Place, Route, RoutingRule, Rule, Station, Step, Verdict, Walk};

@@ -2,10 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    handshake::Handshake,
-    station::{Packet, Vpnd},
-};
+use super::{Packet, Vpnd, handshake::Handshake};
 
 /// One line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -2,8 +2,11 @@
 
 use super::{Direction, Place, Station, Walk};
 
-/// About this station; not each needs one.
-pub(super) fn of(station: &Station) -> Option<&'static str> {
+/// About this station; not each needs one. `tunnel`: the tunnel's device there.
+pub(super) fn of(station: &Station, tunnel: Option<&str>) -> Option<&'static str> {
+    if station.place == Place::Device && station.walk == Walk::Inner && station.device.as_deref() != tunnel {
+        return None;
+    }
     Some(match (station.walk, station.direction, station.place) {
         (Walk::Inner, _, Place::Output) => {
             "netfilter's hook for what programs here send: the firewall sees what you meant."

@@ -4,10 +4,8 @@
 use std::fmt::Write;
 
 use super::{
-    Direction, Outcome, Packet, Page, Place, Rule, Station, Verdict, Vpnd, Walk,
-    conclude::rule_words,
-    station::{Clock, Sealed},
-    stories,
+    Clock, Direction, Outcome, Packet, Page, Place, Rule, Sealed, Station, Verdict, Vpnd, Walk,
+    conclude::rule_words, stories,
 };
 
 /// No line is longer.
@@ -27,22 +25,32 @@ const DEAD: &str = "31";
 pub fn page(page: &Page, colours: bool) -> String {
     let mut text = Text { out: String::new(), colours };
     text.opening(page);
-    let mut before: Option<&Station> = None;
-    for station in &page.stations {
-        let turns =
-            before.is_none_or(|before| (before.host, before.direction) != (station.host, station.direction));
-        if turns {
-            text.turn(page, station, before);
-        }
-        text.station(station);
-        before = Some(station);
+    text.way(page);
+    let back = page.way_back();
+    if let Some(back) = &back {
+        text.line(None, "");
+        let packet = back.packet.as_ref().map_or_else(|| "a carrier".to_owned(), packet_words);
+        text.line(Some(BOLD), &format!("Its answer: {packet}"));
+        text.line(None, "");
+        text.way(back);
     }
-    text.closing(page);
+    text.closing(page, back.as_ref());
     text.out
 }
 
-/// One line a station: host, walk, place, verdict, time, what is known of it, between tabs.
+/// One line a station: host, walk, place, verdict, time, what is known of it, between tabs. Behind a line `answer` those of
+/// its way back.
 pub fn plain(page: &Page) -> String {
+    let mut out = plain_way(page);
+    if let Some(back) = page.way_back() {
+        let packet = back.packet.as_ref().map(packet_words).unwrap_or_default();
+        let _ = writeln!(out, "answer\t{packet}"); // a String takes all
+        out += &plain_way(&back);
+    }
+    out
+}
+
+fn plain_way(page: &Page) -> String {
     let mut out = String::new();
     for station in &page.stations {
         let host = page.hosts.get(station.host).map_or("", |host| host.name.as_str());
@@ -104,6 +112,9 @@ fn facts(station: &Station) -> Vec<String> {
     facts.extend(station.rules.iter().map(rule_line));
     facts.extend(station.route.as_ref().map(route_words).into_iter().flatten());
     facts.extend(station.facts.iter().cloned());
+    if station.inferred {
+        facts.push("? not seen here: it follows from the hook beside it".to_owned());
+    }
     facts.extend(station.unknown.iter().map(|unknown| format!("? {unknown}")));
     facts
 }
@@ -258,6 +269,20 @@ impl Text {
         self.line(None, "");
     }
 
+    fn way(&mut self, page: &Page) {
+        let mut before: Option<&Station> = None;
+        for station in &page.stations {
+            let turns = before
+                .is_none_or(|before| (before.host, before.direction) != (station.host, station.direction));
+            if turns {
+                self.turn(page, station, before);
+            }
+            let host = page.hosts.get(station.host);
+            self.station(station, host.and_then(|host| host.interface.as_deref()));
+            before = Some(station);
+        }
+    }
+
     /// Another host, or from the way down to the way up.
     fn turn(&mut self, page: &Page, station: &Station, before: Option<&Station>) {
         let host = page.hosts.get(station.host).map_or("", |host| host.name.as_str());
@@ -281,7 +306,7 @@ impl Text {
         );
     }
 
-    fn station(&mut self, station: &Station) {
+    fn station(&mut self, station: &Station, tunnel: Option<&str>) {
         let dead = matches!(
             station.verdict,
             Verdict::Dropped | Verdict::Rejected | Verdict::Refused | Verdict::WouldNot
@@ -303,7 +328,7 @@ impl Text {
         for fact in facts(station) {
             self.column(station, None, &fact, TIME);
         }
-        if let Some(story) = stories::of(station) {
+        if let Some(story) = stories::of(station, tunnel) {
             self.column(station, Some(DIM), story, TIME);
         }
     }
@@ -327,15 +352,17 @@ impl Text {
         }
     }
 
-    fn closing(&mut self, page: &Page) {
+    fn closing(&mut self, page: &Page, back: Option<&Page>) {
         self.line(None, "");
-        let dead = matches!(page.outcome, Outcome::Died(_));
-        for line in wrapped(&ending(page), WIDTH, 0) {
-            self.line(Some(if dead { DEAD } else { BOLD }), &line);
+        self.end(page, &ending(page));
+        if let Some(back) = back {
+            self.end(back, &format!("Its answer: {}", ending(back)));
         }
+        let back = back.map(|back| &back.stations[..]).unwrap_or_default();
         if page
             .stations
             .iter()
+            .chain(back)
             .any(|station| station.clock == Some(Clock::Reader) && station.place != Place::Socket)
         {
             let told = "≤: netfilter's messages carry no time; they were read then, and the packet was there before.";
@@ -345,6 +372,13 @@ impl Text {
             for line in wrapped(note, WIDTH, 0) {
                 self.line(Some(DIM), &line);
             }
+        }
+    }
+
+    fn end(&mut self, page: &Page, words: &str) {
+        let dead = matches!(page.outcome, Outcome::Died(_));
+        for line in wrapped(words, WIDTH, 0) {
+            self.line(Some(if dead { DEAD } else { BOLD }), &line);
         }
     }
 

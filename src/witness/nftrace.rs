@@ -9,7 +9,6 @@ use super::netlink::{attributes, number, number64, text};
 use crate::{
     sys,
     trace::{Carrier, Edge, Event, Facts, Place, Rule, passage},
-    wire::{ip::UDP, message::TransportHeader},
 };
 
 /// NFNLGRP_NFTRACE.
@@ -123,24 +122,12 @@ fn read(message: &[u8], table: &str, at_ns: u64) -> Option<Event> {
         rule,
         own,
         facts,
-        carrier: facts.and_then(|facts| carrier(&facts, transport)),
+        carrier: facts.and_then(|facts| Carrier::of(&facts, transport)),
         iif,
         oif,
         mark,
         at_ns,
     })
-}
-
-/// The eight bytes of UDP, and twelve behind them: type, receiver and the low half of the counter.
-fn carrier(facts: &Facts, transport: &[u8]) -> Option<Carrier> {
-    let datagram = transport.get(8..20)?;
-    if facts.protocol != UDP {
-        return None;
-    }
-    // The rest of the shortest message, which the kernel did not show.
-    let whole = [datagram, &[0; 20]].concat();
-    let header = TransportHeader::parse(&whole).ok()?;
-    Some(Carrier { session: header.receiver.0, counter_low: header.counter as u32 })
 }
 
 /// Of our chains, which are called `first_output` and so on.
@@ -198,7 +185,7 @@ fn family(number: u8) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trace::station::Step;
+    use crate::trace::Step;
 
     fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
         let mut bytes = (4 + value.len() as u16).to_ne_bytes().to_vec();
@@ -227,19 +214,6 @@ mod tests {
         assert_eq!((rule.step, rule.verdict.as_str()), (Step::Policy, "accept"));
         let jump = [attribute(1, &(-3i32).to_be_bytes()), attribute(2, b"mine\0")].concat();
         assert_eq!(verdict(&jump), "jump mine");
-    }
-
-    #[test]
-    fn a_carrier_shows_its_session_and_half_of_its_counter() {
-        let mut internet = vec![0; 40];
-        internet[0] = 0x60;
-        internet[6] = UDP;
-        let mut transport = vec![0; 8];
-        transport.extend([4, 0, 0, 0, 0x78, 0x56, 0x34, 0x12, 5, 0, 0, 0]);
-        let facts = Facts::of_headers(&internet, &transport).unwrap();
-        assert_eq!(carrier(&facts, &transport), Some(Carrier { session: 0x1234_5678, counter_low: 5 }));
-        transport[8] = 1;
-        assert_eq!(carrier(&facts, &transport), None, "a handshake carries nothing");
     }
 
     #[test]

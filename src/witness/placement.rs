@@ -5,6 +5,7 @@
 use std::{
     io::{self, BufRead, BufReader, Read, Write},
     net::SocketAddr,
+    os::unix::process::CommandExt,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
 };
 
@@ -36,8 +37,8 @@ pub struct Carried {
     pub port: Option<u16>,
     /// The peer's endpoint, where one packet to one peer is meant.
     pub endpoint: Option<SocketAddr>,
-    /// Length of the UDP datagram with its header, where that is known.
-    pub udp_length: Option<u16>,
+    /// Length of the UDP datagram with its header, where that is known: of one that leaves, and of one that comes.
+    pub udp_length: [Option<u16>; 2],
 }
 
 /// Why netfilter will tell nothing: a sentence.
@@ -77,6 +78,8 @@ impl Placement {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
+            // Ctrl-C at a terminal is for us: the table stands until we have read what it tells.
+            .process_group(0)
             .spawn()?;
         let mut input = child.stdin.take().expect("it was asked to be a pipe");
         let mut output = BufReader::new(child.stdout.take().expect("it was asked to be a pipe"));
@@ -121,6 +124,7 @@ pub(super) fn program() -> Option<&'static str> {
             .arg("--version")
             .stdout(Stdio::null())
             .stderr(Stdio::null())
+            .process_group(0)
             .status()
             .is_ok_and(|s| s.success())
     };
@@ -172,7 +176,7 @@ fn carrier(carried: &Carried, sends: bool) -> Vec<String> {
     if let Some(port) = carried.port {
         rule += &format!("udp {} {port} ", if sends { "sport" } else { "dport" });
     }
-    if let Some(length) = carried.udp_length {
+    if let Some(length) = carried.udp_length[usize::from(!sends)] {
         rule += &format!("udp length {length} ");
     }
     if rule.is_empty() {
@@ -262,14 +266,15 @@ mod tests {
         let carried = Carried {
             port: Some(51820),
             endpoint: Some("192.0.2.2:51821".parse().unwrap()),
-            udp_length: Some(136),
+            udp_length: [Some(136), None],
         };
         assert_eq!(
             carrier(&carried, true),
             ["ip daddr 192.0.2.2 udp dport 51821 udp sport 51820 udp length 136 @th,64,32 0x04000000"]
         );
-        let any = Carried { port: None, endpoint: None, udp_length: None };
-        assert_eq!(carrier(&any, false), ["meta l4proto udp @th,64,32 0x04000000"]);
+        let any = Carried { port: None, endpoint: None, udp_length: [None, Some(90)] };
+        assert_eq!(carrier(&any, true), ["meta l4proto udp @th,64,32 0x04000000"]);
+        assert_eq!(carrier(&any, false), ["udp length 90 @th,64,32 0x04000000"]);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::{
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+use super::decision::errno_name;
 use crate::{
     sys,
     trace::{Packet, Probe},
@@ -101,7 +102,7 @@ impl Prober {
                 probe.answered_ns = Some(sys::clock::boottime());
             }
             (Err(error), Shape::Tcp(_)) if error.kind() == ErrorKind::TimedOut => {}
-            (Err(error), _) => probe.error = Some(name(&error)),
+            (Err(error), _) => probe.error = Some(errno_name(&error)),
             (Ok(()), _) => self.await_answer(&mut probe, patience),
         }
         probe
@@ -134,7 +135,7 @@ impl Prober {
                     return;
                 }
                 Err(error) if !is_silence(&error) => {
-                    probe.refused = Some(name(&error));
+                    probe.refused = Some(errno_name(&error));
                     return;
                 }
                 _ => {}
@@ -184,25 +185,4 @@ fn payload(to: IpAddr, shape: Shape, id: u16) -> Vec<u8> {
             packet
         }
     }
-}
-
-/// `ENETUNREACH` and its kin; what has no name here has the kernel's words.
-pub(super) fn name(error: &io::Error) -> String {
-    let known = [
-        (libc::EPERM, "EPERM"),
-        (libc::EACCES, "EACCES"),
-        (libc::EINVAL, "EINVAL"),
-        (libc::ENODEV, "ENODEV"),
-        (libc::EXDEV, "EXDEV"),
-        (libc::EMSGSIZE, "EMSGSIZE"),
-        (libc::ENETDOWN, "ENETDOWN"),
-        (libc::ENETUNREACH, "ENETUNREACH"),
-        (libc::EHOSTUNREACH, "EHOSTUNREACH"),
-        (libc::ECONNREFUSED, "ECONNREFUSED"),
-        (libc::EADDRNOTAVAIL, "EADDRNOTAVAIL"),
-        (libc::ENOBUFS, "ENOBUFS"),
-        (libc::EPROTO, "EPROTO"),
-    ];
-    let found = known.iter().find(|(number, _)| error.raw_os_error() == Some(*number));
-    found.map_or_else(|| error.to_string(), |(_, name)| (*name).to_owned())
 }

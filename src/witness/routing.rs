@@ -2,33 +2,37 @@
 
 use std::net::IpAddr;
 
-use super::probe;
+use super::decision;
 use crate::{
-    host::{
-        HostError,
-        fib::{self, Decision, Device, Fib, FibRoute, FibRule, Question},
-    },
-    trace::{Draft, Packet, Place, Route, RoutingRule, Station},
+    host::fib::{self, Decision, Device, Fib, Question},
+    trace::{Draft, Packet, Page, Place, Route, Station},
     wire::ip::{TCP, UDP},
 };
 
-/// So many rules are named where it may have been any of them.
-const NAMED: usize = 4;
+/// Asks for each routing station of the draft. A question that the kernel refuses is one thing more that it does not
+/// tell: the rest of the page stands.
+pub async fn answer(draft: &mut Draft, fib: &mut Fib, devices: &[Device]) {
+    let mut draft = Some(draft);
+    while let Some(now) = draft {
+        answer_each(&mut now.page, fib, devices).await;
+        draft = now.answer.as_deref_mut();
+    }
+}
 
-/// Asks for each routing station of the draft.
-pub async fn answer(draft: &mut Draft, fib: &mut Fib, devices: &[Device]) -> Result<(), HostError> {
+async fn answer_each(page: &mut Page, fib: &mut Fib, devices: &[Device]) {
     // As it was at the hook before: rules may ask for ports.
-    let mut packet = draft.page.packet.clone();
-    for station in &mut draft.page.stations {
+    let mut packet = page.packet.clone();
+    for station in &mut page.stations {
         if station.packet.is_some() && station.place != Place::Vpnd {
             packet.clone_from(&station.packet);
         }
         let asked = station.route.as_ref().and_then(|route| question(route, packet.as_ref(), devices));
         let Some(question) = asked else { continue };
-        let decision = fib.decide(&question).await?;
-        describe(station, &decision, devices);
+        match fib.decide(&question).await {
+            Ok(decision) => describe(station, &decision, devices),
+            Err(error) => station.unknown.push(format!("the kernel does not tell the route: {error}")),
+        }
     }
-    Ok(())
 }
 
 fn question(route: &Route, packet: Option<&Packet>, devices: &[Device]) -> Option<Question> {
@@ -57,24 +61,7 @@ fn question(route: &Route, packet: Option<&Packet>, devices: &[Device]) -> Optio
 
 fn describe(station: &mut Station, decision: &Decision, devices: &[Device]) {
     let Some(route) = &mut station.route else { return };
-    let end = decision.by.first().or_else(|| decision.listed.last());
-    let matched = decision.matched.as_ref().or_else(|| end.and_then(|end| end.route.as_ref()));
-    route.rule = decision.rule().map(routing_rule);
-    match &decision.told {
-        Ok(answer) => {
-            route.answer = Some(fib::kind_name(answer.kind).to_owned());
-            route.device = Some(device_name(answer.index, devices));
-            (route.via, route.source, route.table) = (answer.via, answer.source, answer.table);
-        }
-        Err(error) => {
-            route.error = Some(probe::name(error));
-            route.table = matched.map(|route| route.table);
-        }
-    }
-    if let Some(matched) = matched {
-        route.prefix = Some(matched.destination.to_string());
-        route.text = Some(route_words(matched, devices));
-    }
+    let doubt = decision::answered(route, decision, devices);
     if let (Some(went), Some(answered)) = (&station.device, &route.device)
         && went != answered
         && route.answer.as_deref() == Some("unicast")
@@ -84,37 +71,5 @@ fn describe(station: &mut Station, decision: &Decision, devices: &[Device]) {
              for it, such as a socket that is bound to a device, or a cached route"
         ));
     }
-    if decision.by.len() > 1 && decision.rule().is_none() {
-        let mut rules: Vec<_> =
-            decision.by.iter().filter_map(|end| end.rule.as_ref()).map(FibRule::to_string).collect();
-        rules.dedup();
-        rules.truncate(NAMED);
-        let rules = rules.join("; or ");
-        station.unknown.push(format!("the kernel does not tell by which rule: it may have been {rules}"));
-    }
-}
-
-fn device_name(index: u32, devices: &[Device]) -> String {
-    let device = devices.iter().find(|device| device.index == index);
-    device.map_or_else(|| format!("device {index}"), |device| device.name.clone())
-}
-
-/// In the words of `ip route`.
-fn route_words(route: &FibRoute, devices: &[Device]) -> String {
-    let mut text = route.to_string();
-    for (index, via) in route.hops.iter().filter_map(|hop| Some((hop.index?, hop.via))) {
-        let device = device_name(index, devices);
-        match (via, route.hops.len()) {
-            (Some(via), 2..) => text += &format!(" nexthop via {via} dev {device}"),
-            (None, 2..) => text += &format!(" nexthop dev {device}"),
-            _ => text += &format!(" dev {device}"),
-        }
-    }
-    text
-}
-
-fn routing_rule(rule: &FibRule) -> RoutingRule {
-    let text = rule.to_string();
-    let text = text.split_once(": ").map_or(text.clone(), |(_, text)| text.to_owned());
-    RoutingRule { priority: rule.priority, text }
+    station.unknown.extend(doubt);
 }

@@ -1,9 +1,9 @@
 //! What stands behind a handle: the rules of this network namespace in nft's words (`nft -a list ruleset`).
 
-use std::{collections::HashMap, process::Command};
+use std::{collections::HashMap, os::unix::process::CommandExt, process::Command};
 
 use super::placement::{Unplaced, program};
-use crate::trace::{Rule, station::Step};
+use crate::trace::{Rule, Step};
 
 /// Rules by family, table and handle.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,7 +15,7 @@ impl Ruleset {
     /// As it is now.
     pub fn list() -> Result<Self, Unplaced> {
         let program = program().ok_or(Unplaced::NoProgram)?;
-        let output = Command::new(program).args(["-a", "list", "ruleset"]).output()?;
+        let output = Command::new(program).args(["-a", "list", "ruleset"]).process_group(0).output()?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr);
             return Err(Unplaced::Refused(said.lines().next().unwrap_or_default().to_owned()));

@@ -7,8 +7,8 @@ use serde_json::Value;
 use vpnd::control::events::{Events, What};
 use vpnd::control::samples::Row;
 use vpnd::trace::{
-    Batch, Carrier, Clock, Direction, Host as TraceHost, Kind, Opened, Outcome, Packet, Page, Place, Refused,
-    Route, Rule, Sealed, Station, Step, Verdict, Vpnd, Walk, station::VERSION,
+    Answer, Batch, Carrier, Clock, Direction, Host as TraceHost, Kind, Opened, Outcome, Packet, Page, Place,
+    Refused, Route, Rule, Sealed, Station, Step, VERSION, Verdict, Vpnd, Walk,
 };
 
 use super::fake::Fake;
@@ -179,6 +179,7 @@ fn whole_page() -> Page {
         at_us: Some(1.5),
         clock: Some(Clock::Vpnd),
         device: Some("vpn0".into()),
+        inferred: true,
         packet: Some(packet.clone()),
         mark: Some(0),
         rules: vec![rule],
@@ -191,7 +192,7 @@ fn whole_page() -> Page {
     Page {
         version: VERSION,
         kind: Kind::Trace,
-        packet: Some(packet),
+        packet: Some(packet.clone()),
         carrier: Some(Carrier { session: 1, counter_low: 2 }),
         hosts: vec![TraceHost {
             name: "left".into(),
@@ -199,8 +200,14 @@ fn whole_page() -> Page {
             boot_id: None,
             began_ns: None,
         }],
-        stations: vec![station],
+        stations: vec![station.clone()],
         outcome: Outcome::Left { answered_us: None },
+        answer: Some(Answer {
+            packet: Some(packet),
+            carrier: Some(Carrier { session: 3, counter_low: 4 }),
+            stations: vec![station],
+            outcome: Outcome::Arrived { answered_us: None },
+        }),
         notes: vec!["a note".into()],
     }
 }
@@ -211,6 +218,7 @@ fn the_document_lists_each_field_of_a_page_and_no_other() {
     let page = serde_json::to_value(whole_page()).expect("a page is JSON");
     assert_eq!(column(&documented["Pages"][0]), fields(&page));
     assert_eq!(column(&documented["Station"][0]), fields(&page["stations"][0]));
+    assert_eq!(column(&documented["Pages"][1]), fields(&page["answer"]));
     let read: Page = serde_json::from_value(page).expect("and is read back");
     assert_eq!(read, whole_page());
 }

@@ -28,11 +28,7 @@ fn assert_death(traced: &Traced, at: &str, by: Killer, parts: &[&str]) {
 
 #[test]
 fn a_drop_in_the_inner_output_names_the_rule() {
-    if !need_root() {
-        return;
-    }
-    let world = World::new("out");
-    world.shake_hands();
+    let Some(world) = World::ready("out", &Spec::default()) else { return };
     let rule = "ip daddr 10.77.0.2 icmp type echo-request counter drop comment \"no pings\"";
     nft(&world.left, &one_rule("output", rule));
     let traced = world.trace("10.77.0.2");
@@ -44,11 +40,7 @@ fn a_drop_in_the_inner_output_names_the_rule() {
 
 #[test]
 fn a_rejection_is_told_from_a_drop_and_a_policy_from_a_rule() {
-    if !need_root() {
-        return;
-    }
-    let world = World::new("reject");
-    world.shake_hands();
+    let Some(world) = World::ready("reject", &Spec::default()) else { return };
     nft(&world.left, &one_rule("output", "ip daddr 10.77.0.2 reject with icmp admin-prohibited"));
     let traced = world.trace("10.77.0.2");
     assert_death(
@@ -68,11 +60,7 @@ fn a_rejection_is_told_from_a_drop_and_a_policy_from_a_rule() {
 
 #[test]
 fn a_carrier_that_the_firewall_drops_dies_in_the_outer_output() {
-    if !need_root() {
-        return;
-    }
-    let world = World::new("carrier");
-    world.shake_hands();
+    let Some(world) = World::ready("carrier", &Spec::default()) else { return };
     nft(&world.left, &one_rule("output", "udp dport 51820 drop"));
     let traced = world.trace("10.77.0.2 --seconds 3");
     let way = traced.way();
@@ -82,17 +70,34 @@ fn a_carrier_that_the_firewall_drops_dies_in_the_outer_output() {
 
 #[test]
 fn a_carrier_that_the_far_firewall_drops_dies_in_its_input() {
-    if !need_root() {
-        return;
-    }
-    let world = World::new("farin");
-    world.shake_hands();
+    let Some(world) = World::ready("farin", &Spec::default()) else { return };
     nft(&world.right, &one_rule("input", "udp dport 51820 counter drop"));
     let traced = world.trace_both("10.77.0.2 --seconds 3", "icmp and dst host 10.77.0.2");
     let way = traced.way();
     let expected = ["r outer eth0", "r outer PREROUTING", "r outer routing", "r outer INPUT dropped"];
     assert_eq!(way[10..], expected, "{}", traced.as_text());
     assert_death(&traced, "r outer INPUT dropped", Killer::Netfilter, &["udp dport 51820 counter drop"]);
+}
+
+#[test]
+fn an_answer_that_dies_says_where() {
+    let Some(world) = World::ready("backdies", &Spec::default()) else { return };
+    let follow = "icmp and dst host 10.77.0.2";
+    nft(&world.right, &one_rule("output", "icmp type echo-reply counter drop"));
+    let far = Watcher::with(&world.right, &world.daemons[1], follow, "watch", &["--answers"]);
+    let traced = world.trace_with("10.77.0.2 --seconds 2", std::slice::from_ref(&far.file));
+    assert_eq!(traced.way_back(), ["r program socket", "r inner OUTPUT dropped"], "{}", traced.as_text());
+    let text = traced.as_text();
+    assert!(text.contains("Its answer: It died on") && text.contains("icmp type echo-reply"), "{text}");
+    assert_eq!(traced.code, Some(1), "that an answer dies is no success");
+    // The carrier of the answer leaves, and does not come through the near firewall.
+    nft(&world.right, "delete table inet mine\n");
+    nft(&world.left, &one_rule("input", "udp sport 51820 counter drop"));
+    let far = Watcher::with(&world.right, &world.daemons[1], follow, "watch", &["--answers"]);
+    let traced = world.trace_with("10.77.0.2 --seconds 2", std::slice::from_ref(&far.file));
+    let back = traced.way_back();
+    assert_eq!(back.last().map(String::as_str), Some("l outer INPUT dropped"), "{}", traced.as_text());
+    assert!(traced.as_text().contains("udp sport 51820 counter drop"), "{}", traced.as_text());
 }
 
 #[test]
@@ -132,11 +137,7 @@ fn a_source_that_is_not_the_peers_dies_in_the_far_vpnd_with_its_owner() {
 
 #[test]
 fn a_session_that_the_far_end_lost_is_named() {
-    if !need_root() {
-        return;
-    }
-    let mut world = World::new("lost");
-    world.shake_hands();
+    let Some(mut world) = World::ready("lost", &Spec::default()) else { return };
     world.restart_right();
     let traced = world.trace_both("10.77.0.2 --seconds 2", "icmp and dst host 10.77.0.2");
     assert_death(&traced, "r program vpnd refused", Killer::Vpnd, &["no_such_session", "receiver index"]);
@@ -153,46 +154,32 @@ fn second_cable(world: &World, name: &str) -> Host {
 
 #[test]
 fn a_policy_rule_that_sends_the_carrier_astray_is_named_with_its_table() {
-    if !need_root() {
-        return;
-    }
-    let world = World::new("astray");
-    world.shake_hands();
+    let Some(world) = World::ready("astray", &Spec::default()) else { return };
     let _other = second_cable(&world, "astray");
     on(&world.left, "ip route add default via 198.51.100.2 table 100");
     on(&world.left, "ip rule add pref 50 to 192.0.2.2 ipproto udp dport 51820 lookup 100");
-    // A watcher that is ended may have told nothing yet: then it has not said that it saw nothing either.
-    let why = (0..5).find_map(|_| {
-        let mut watcher = Watcher::start(&world.right, &world.daemons[1], "icmp", "watch");
-        let mut traced = world.trace("10.77.0.2 --seconds 3");
-        watcher.stop();
-        let station = traced.at("l", Walk::Outer, Place::Route);
-        let route = station.route.clone().expect("an answer");
-        let by = (route.device.as_deref(), route.table);
-        assert_eq!(by, (Some("eth1"), Some(100)), "{}", traced.as_text());
-        let rule = route.rule.expect("the rule is known");
-        assert_eq!(rule.priority, 50);
-        assert!(rule.text.contains("192.0.2.2"), "{}", rule.text);
-        assert_eq!(traced.way().last().map(String::as_str), Some("l outer eth1"));
-        // The other end watched, and saw nothing.
-        traced.pages[0] = join(traced.pages[0].clone(), &watcher.pages());
-        match &traced.page().outcome {
-            Outcome::Unknown { why } => Some(why.clone()),
-            Outcome::Left { answered_us: None } => None,
-            other => panic!("{other:?}"),
-        }
-    });
-    let why = why.expect("one of five watchers has said that it saw nothing");
+    let mut watcher = Watcher::start(&world.right, &world.daemons[1], "icmp", "watch");
+    let mut traced = world.trace("10.77.0.2 --seconds 3");
+    watcher.stop();
+    let station = traced.at("l", Walk::Outer, Place::Route);
+    let route = station.route.clone().expect("an answer");
+    let by = (route.device.as_deref(), route.table);
+    assert_eq!(by, (Some("eth1"), Some(100)), "{}", traced.as_text());
+    let rule = route.rule.expect("the rule is known");
+    assert_eq!(rule.priority, 50);
+    assert!(rule.text.contains("192.0.2.2"), "{}", rule.text);
+    assert_eq!(traced.way().last().map(String::as_str), Some("l outer eth1"));
+    // The other end watched, and saw nothing.
+    traced.pages[0] = join(traced.pages[0].clone(), &watcher.pages());
+    let Outcome::Unknown { why } = &traced.page().outcome else {
+        panic!("{:?}\n{}", traced.page().outcome, watcher.said())
+    };
     assert!(why.contains("left by eth1") && why.contains("astray-r did not see it"), "{why}");
 }
 
 #[test]
 fn another_vpns_table_that_takes_the_packet_is_named_with_its_rule() {
-    if !need_root() {
-        return;
-    }
-    let world = World::new("second");
-    world.shake_hands();
+    let Some(world) = World::ready("second", &Spec::default()) else { return };
     let _other = second_cable(&world, "second");
     // As wg-quick does for a default route, with its own mark.
     on(&world.left, "ip route add default dev eth1 table 51820");
@@ -226,24 +213,27 @@ fn behind_spec() -> Spec {
 /// What the left end says of a ping that the host behind it sends.
 #[track_caller]
 fn follow_ping(world: &World, host: &Host, source: Option<&str>) -> Traced {
+    let ping = Ping { source: source.map(ip), ..Ping::to(ip("10.77.0.2")) };
+    follow(world, || host.ping_with(&ping).map(|_| ()).expect("a ping is sent"))
+}
+
+/// What the left end says of a ping that is not its own.
+#[track_caller]
+fn follow(world: &World, send: impl FnOnce()) -> Traced {
     let follow = "icmp and dst host 10.77.0.2 and not src host 10.77.0.1";
     let mut watcher = Watcher::start(&world.left, &world.daemons[0], follow, "follow");
-    let ping = Ping { source: source.map(ip), ..Ping::to(ip("10.77.0.2")) };
-    host.ping_with(&ping).expect("a ping is sent");
+    send();
     watcher.ended_or_stopped();
     Traced::read(watcher.pages(), watcher.said())
 }
 
 #[test]
 fn a_forwarded_packet_shows_the_forward_hook_and_dies_there() {
-    if !need_root() {
-        return;
-    }
-    let world = World::with("fwd", &behind_spec());
-    world.shake_hands();
+    let Some(world) = World::ready("fwd", &behind_spec()) else { return };
     let host = behind(&world, "fwd");
     let traced = follow_ping(&world, &host, None);
     traced.assert_way(&[
+        "l inner eth1",
         "l inner PREROUTING",
         "l inner routing",
         "l inner FORWARD",
@@ -257,7 +247,7 @@ fn a_forwarded_packet_shows_the_forward_hook_and_dies_there() {
     ]);
     nft(&world.left, &one_rule("forward", "oifname \"vpn0\" drop"));
     let traced = follow_ping(&world, &host, None);
-    traced.assert_way(&["l inner PREROUTING", "l inner routing", "l inner FORWARD dropped"]);
+    traced.assert_way(&["l inner eth1", "l inner PREROUTING", "l inner routing", "l inner FORWARD dropped"]);
     assert_death(
         &traced,
         "l inner FORWARD dropped",
@@ -268,11 +258,7 @@ fn a_forwarded_packet_shows_the_forward_hook_and_dies_there() {
 
 #[test]
 fn a_masqueraded_packet_has_another_source_in_vpnd() {
-    if !need_root() {
-        return;
-    }
-    let world = World::new("masq");
-    world.shake_hands();
+    let Some(world) = World::ready("masq", &Spec::default()) else { return };
     let host = behind(&world, "masq");
     nft(
         &world.left,
@@ -297,26 +283,18 @@ fn a_masqueraded_packet_has_another_source_in_vpnd() {
 
 #[test]
 fn a_host_that_does_not_forward_says_so() {
-    if !need_root() {
-        return;
-    }
-    let world = World::with("nofwd", &behind_spec());
-    world.shake_hands();
+    let Some(world) = World::ready("nofwd", &behind_spec()) else { return };
     let host = behind(&world, "nofwd");
     world.left.sysctl("ipv4.ip_forward", "0").expect("a sysctl");
     let traced = follow_ping(&world, &host, None);
-    traced.assert_way(&["l inner PREROUTING", "l inner routing dropped"]);
+    traced.assert_way(&["l inner eth1", "l inner PREROUTING", "l inner routing dropped"]);
     let parts = ["EHOSTUNREACH", "ip_forward"];
     assert_death(&traced, "l inner routing dropped", Killer::Route, &parts);
 }
 
 #[test]
 fn a_source_that_is_routed_another_way_dies_by_rp_filter() {
-    if !need_root() {
-        return;
-    }
-    let world = World::with("rp", &behind_spec());
-    world.shake_hands();
+    let Some(world) = World::ready("rp", &behind_spec()) else { return };
     let host = behind(&world, "rp");
     // So that the neighbours know each other: the filter stops questions of such a source, too.
     assert_eq!(host.ping(ip("10.9.0.1"), 1).expect("a ping").received, 1);
@@ -325,19 +303,23 @@ fn a_source_that_is_routed_another_way_dies_by_rp_filter() {
         world.left.sysctl(&format!("ipv4.conf.{device}.rp_filter"), "1").expect("a sysctl");
     }
     let traced = follow_ping(&world, &host, Some("192.0.2.77"));
-    traced.assert_way(&["l inner PREROUTING", "l inner routing dropped"]);
+    traced.assert_way(&["l inner eth1", "l inner PREROUTING", "l inner routing dropped"]);
     assert_death(&traced, "l inner routing dropped", Killer::Route, &["EINVAL", "rp_filter"]);
     let notes = traced.page().notes.join("\n");
     assert!(notes.contains("TcpExt.IPReversePathFilter by 1"), "{notes}");
+    // A length that no other packet has, so that it can be told from all others in this kernel.
+    let ping = Ping { source: Some(ip("192.0.2.77")), payload: 571, ..Ping::to(ip("10.77.0.2")) };
+    let traced = follow(&world, || host.ping_with(&ping).map(|_| ()).expect("a ping is sent"));
+    let Outcome::Died(death) = &traced.page().outcome else { panic!("{}", traced.as_text()) };
+    assert_eq!(death.drop_reason.as_deref(), Some("SKB_DROP_REASON_IP_RPFILTER"), "{}", traced.as_text());
+    let facts = &traced.page().stations[death.station].facts;
+    let basis = |fact: &String| fact.contains("the only packet of 599 bytes that came by eth1");
+    assert!(facts.iter().any(basis), "{facts:?}");
 }
 
 #[test]
 fn iptables_of_both_kinds_are_seen_each_as_far_as_the_kernel_tells() {
-    if !need_root() {
-        return;
-    }
-    let world = World::new("ipt");
-    world.shake_hands();
+    let Some(world) = World::ready("ipt", &Spec::default()) else { return };
     on(&world.left, "iptables-nft -A OUTPUT -d 10.77.0.2 -p icmp -j DROP");
     let traced = world.trace("10.77.0.2 --seconds 3");
     let parts = ["ip daddr 10.77.0.2", "chain OUTPUT of table ip filter", "handle"];

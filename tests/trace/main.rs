@@ -7,5 +7,6 @@ mod common;
 
 mod deaths; // where and by what a packet ends
 mod left_behind; // nothing
+mod pictures; // of a real way
 mod ways; // packets that arrive
 mod world;

@@ -4,12 +4,12 @@ use std::{collections::HashMap, thread, time::Duration};
 
 use vpnd::{
     lab::{Host, Ping, link, tcp_transfer},
-    trace::{Outcome, Page, Place, Vpnd, Walk},
+    trace::{Clock, Outcome, Page, Place, Vpnd, Walk},
 };
 
 use super::{
     common::need_root,
-    world::{PATIENCE, TUN, Traced, Watcher, World, ip, on},
+    world::{PATIENCE, Spec, TUN, Traced, Watcher, World, ip, on},
 };
 
 const WHOLE_WAY: [&str; 20] = [
@@ -33,6 +33,30 @@ const WHOLE_WAY: [&str; 20] = [
     "r inner routing",
     "r inner INPUT",
     "r program socket unknown",
+];
+
+/// The answer's way back, when both ends look for it.
+const WAY_BACK: [&str; 20] = [
+    "r program socket",
+    "r inner OUTPUT",
+    "r inner routing",
+    "r inner POSTROUTING",
+    "r inner vpn0",
+    "r program vpnd",
+    "r outer OUTPUT",
+    "r outer routing",
+    "r outer POSTROUTING",
+    "r outer eth0",
+    "l outer eth0",
+    "l outer PREROUTING",
+    "l outer routing",
+    "l outer INPUT",
+    "l program vpnd",
+    "l inner vpn0",
+    "l inner PREROUTING",
+    "l inner routing",
+    "l inner INPUT",
+    "l program socket",
 ];
 
 #[track_caller]
@@ -63,13 +87,31 @@ fn assert_joined(traced: &Traced) {
     assert_eq!((sealed.peer.as_str(), opened.peer.as_str()), ("right", "left"));
 }
 
+/// Packet sockets saw it at each, there and back, one after the other.
+#[track_caller]
+fn assert_seen_at_the_devices(traced: &Traced) {
+    let page = traced.page();
+    let answer = page.answer.iter().flat_map(|answer| &answer.stations);
+    let stations = page.stations.iter().chain(answer).filter(|station| station.place == Place::Device);
+    let devices: Vec<_> = stations.collect();
+    assert!(devices.len() >= 4, "{}", traced.as_text());
+    for station in &devices {
+        assert!(
+            !station.inferred && station.clock == Some(Clock::Kernel),
+            "{station:?}\n{}",
+            traced.as_text()
+        );
+        assert!(station.packet.is_some(), "{station:?}");
+    }
+    let times: Vec<_> = devices.iter().filter_map(|station| station.at_us).collect();
+    // The kernel's stamps are of the wall clock, and each process compares that with the boot clock for itself.
+    const APART_US: f64 = 50.0;
+    assert!(times.is_sorted_by(|a, b| *a <= b + APART_US), "{times:?}");
+}
+
 #[test]
 fn a_ping_over_ipv4_shows_its_whole_way_on_both_ends() {
-    if !need_root() {
-        return;
-    }
-    let world = World::new("v4");
-    world.shake_hands();
+    let Some(world) = World::ready("v4", &Spec::default()) else { return };
     let traced = world.trace_both("10.77.0.2", "icmp and dst host 10.77.0.2");
     traced.assert_way(&WHOLE_WAY);
     assert_arrived(&traced);
@@ -87,21 +129,61 @@ fn a_ping_over_ipv4_shows_its_whole_way_on_both_ends() {
     assert_eq!((route.device.as_deref(), route.table), (Some("eth0"), Some(254)));
     let route = traced.at("r", Walk::Inner, Place::Route).route.clone().expect("an answer");
     assert_eq!(route.answer.as_deref(), Some("local"));
+    assert_seen_at_the_devices(&traced);
     let text = traced.as_text();
     assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
 }
 
 #[test]
 fn a_ping_over_ipv6_shows_its_whole_way_on_both_ends() {
-    if !need_root() {
-        return;
-    }
-    let world = World::new("v6");
-    world.shake_hands();
+    let Some(world) = World::ready("v6", &Spec::default()) else { return };
     let traced = world.trace_both("fd77::2", "icmp6 and dst host fd77::2");
     traced.assert_way(&WHOLE_WAY);
     assert_arrived(&traced);
     assert_joined(&traced);
+}
+
+#[test]
+fn the_answers_way_back_is_shown_on_both_ends_and_joined() {
+    let Some(world) = World::ready("back", &Spec::default()) else { return };
+    for (arguments, follow) in [
+        ("10.77.0.2", "icmp and dst host 10.77.0.2"),
+        ("fd77::2", "icmp6 and dst host fd77::2"),
+        ("10.77.0.2 --tcp 7", "tcp and dst host 10.77.0.2"),
+        // The answer is ICMP's complaint that nobody listens.
+        ("10.77.0.2 --udp 7", "udp and dst host 10.77.0.2"),
+    ] {
+        let far = Watcher::with(&world.right, &world.daemons[1], follow, "watch", &["--answers"]);
+        let traced = world.trace_with(arguments, std::slice::from_ref(&far.file));
+        let mut whole = WHOLE_WAY;
+        whole[19] = "r program socket"; // its answer shows that it was taken
+        traced.assert_way(&whole);
+        assert_arrived(&traced);
+        assert_joined(&traced);
+        assert_eq!(traced.way_back(), WAY_BACK, "{}", traced.as_text());
+        let page = traced.page();
+        let answer = page.answer.as_ref().expect("an answer");
+        assert!(matches!(answer.outcome, Outcome::Arrived { .. }), "{:?}", answer.outcome);
+        let [there, back] =
+            [page.packet.as_ref(), answer.packet.as_ref()].map(|packet| packet.expect("a packet"));
+        assert_eq!((there.source, there.destination), (back.destination, back.source));
+        assert_seen_at_the_devices(&traced);
+        // One kernel, one clock: they follow each other.
+        let times = page.stations.iter().chain(&answer.stations).filter(|s| s.place == Place::Vpnd);
+        let times: Vec<_> = times.filter_map(|station| station.at_us).collect();
+        assert!(times.len() == 4 && times.is_sorted_by(|a, b| *a <= b + 50.0), "{times:?}");
+        let plain = vpnd::trace::text::plain(page);
+        assert!(plain.contains("\nanswer\t") && plain.matches("\nend\t").count() == 2, "{plain}");
+    }
+}
+
+#[test]
+fn the_near_end_alone_shows_how_the_answer_came() {
+    let Some(world) = World::ready("near", &Spec::default()) else { return };
+    let traced = world.trace("10.77.0.2");
+    assert_eq!(traced.way_back(), WAY_BACK[10..], "{}", traced.as_text());
+    let text = traced.as_text();
+    assert!(text.contains("Its answer: icmp 10.77.0.2 → 10.77.0.1"), "{text}");
 }
 
 #[test]
@@ -122,11 +204,7 @@ fn a_packet_without_a_session_waits_and_leaves_when_there_is_one() {
 
 #[test]
 fn a_tcp_super_packet_is_shown_whole_with_the_segments_that_were_cut_from_it() {
-    if !need_root() {
-        return;
-    }
-    let world = World::new("tcp");
-    world.shake_hands();
+    let Some(world) = World::ready("tcp", &Spec::default()) else { return };
     let follow = "tcp and dst host 10.77.0.2";
     let mut watcher = Watcher::with(&world.left, &world.daemons[0], follow, "follow", &["--packets", "60"]);
     let to = ip("10.77.0.2");
@@ -157,11 +235,7 @@ fn a_tcp_super_packet_is_shown_whole_with_the_segments_that_were_cut_from_it() {
 
 #[test]
 fn a_probe_by_tcp_and_by_udp_arrives_at_a_port_where_nobody_listens_and_is_answered() {
-    if !need_root() {
-        return;
-    }
-    let world = World::new("ports");
-    world.shake_hands();
+    let Some(world) = World::ready("ports", &Spec::default()) else { return };
     for (arguments, follow) in [
         ("10.77.0.2 --tcp 7", "tcp and dst host 10.77.0.2"),
         ("10.77.0.2 --udp 7", "udp and dst host 10.77.0.2"),
@@ -176,11 +250,7 @@ fn a_probe_by_tcp_and_by_udp_arrives_at_a_port_where_nobody_listens_and_is_answe
 
 #[test]
 fn a_host_in_the_middle_shows_its_forward_hook_between_both_ends() {
-    if !need_root() {
-        return;
-    }
-    let world = World::new("mid");
-    world.shake_hands();
+    let Some(world) = World::ready("mid", &Spec::default()) else { return };
     // The cable is drawn anew through a host that forwards.
     let middle = Host::create("vpnd-trace-mid-m").expect("a namespace");
     for (host, own, other) in [(&world.left, 1, "left"), (&world.right, 2, "right")] {
@@ -190,12 +260,15 @@ fn a_host_in_the_middle_shows_its_forward_hook_between_both_ends() {
     }
     middle.sysctl("ipv4.ip_forward", "1").expect("a sysctl");
     for (host, own, other) in [(&world.left, 1, 2), (&world.right, 2, 1)] {
-        on(host, &format!("ip route add 192.0.2.{other}/32 via 198.51.100.{own} dev eth1 onlink"));
+        // From the address that the other end has a way to: the kernel would take that of the new cable.
+        let way = format!("via 198.51.100.{own} dev eth1 onlink src 192.0.2.{own}");
+        on(host, &format!("ip route add 192.0.2.{other}/32 {way}"));
     }
     middle.add_route("192.0.2.1/32", None, "left").expect("a route");
     middle.add_route("192.0.2.2/32", None, "right").expect("a route");
-    let between = Watcher::between(&middle, "between");
-    let far = Watcher::start(&world.right, &world.daemons[1], "icmp and dst host 10.77.0.2", "watch");
+    let between = Watcher::between(&middle, "between", &["--answers"]);
+    let follow = "icmp and dst host 10.77.0.2";
+    let far = Watcher::with(&world.right, &world.daemons[1], follow, "watch", &["--answers"]);
     let traced = world.trace_with("10.77.0.2", &[between.file.clone(), far.file.clone()]);
     let way = traced.way();
     let expected = [
@@ -209,17 +282,25 @@ fn a_host_in_the_middle_shows_its_forward_hook_between_both_ends() {
         "r outer eth1",
     ];
     assert_eq!(way[9..17], expected, "{}", traced.as_text());
-    let outcome = &traced.page().outcome;
-    assert!(matches!(outcome, Outcome::Arrived { .. }), "{outcome:?}");
+    assert_arrived(&traced);
+    let back = traced.way_back();
+    let expected = [
+        "r outer eth1",
+        "m outer right",
+        "m outer PREROUTING",
+        "m outer routing",
+        "m outer FORWARD",
+        "m outer POSTROUTING",
+        "m outer left",
+        "l outer eth1",
+    ];
+    assert_eq!(back[9..17], expected, "{}", traced.as_text());
+    assert_eq!(back.len(), WAY_BACK.len() + 6);
 }
 
 #[test]
 fn others_lose_nothing_while_one_flow_is_traced() {
-    if !need_root() {
-        return;
-    }
-    let world = World::new("load");
-    world.shake_hands();
+    let Some(world) = World::ready("load", &Spec::default()) else { return };
     // A stream of packets that the trace does not mean, and whose carriers have other lengths.
     let mut watcher = Watcher::with(
         &world.left,

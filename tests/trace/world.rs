@@ -17,6 +17,8 @@ use vpnd::{
     trace::{Outcome, Page, Place, Station, Verdict, Walk},
 };
 
+use super::common::need_root;
+
 pub const VPND: &str = env!("CARGO_BIN_EXE_vpnd");
 pub const TUN: &str = "vpn0";
 /// A test waits so long for what must come.
@@ -43,6 +45,16 @@ pub struct Spec {
 impl World {
     pub fn new(name: &str) -> Self {
         Self::with(name, &Spec::default())
+    }
+
+    /// With a session already, so that the next packet does not wait; `None`: nobody may make one here, and that was said.
+    #[track_caller]
+    pub fn ready(name: &str, spec: &Spec) -> Option<Self> {
+        need_root().then(|| {
+            let world = Self::with(name, spec);
+            world.shake_hands();
+            world
+        })
     }
 
     pub fn with(name: &str, spec: &Spec) -> Self {
@@ -140,9 +152,9 @@ impl Watcher {
 
     /// On a host without a tunnel, for the carriers that it forwards.
     #[track_caller]
-    pub fn between(host: &Host, label: &str) -> Self {
+    pub fn between(host: &Host, label: &str, more: &[&str]) -> Self {
         Self::run(host, label, |command| {
-            command.args(["--forwards", "--follow", "udp port 51820"]);
+            command.args(["--forwards", "--follow", "udp port 51820"]).args(more);
         })
     }
 
@@ -230,6 +242,14 @@ impl Traced {
     /// The stations in order: `host walk place verdict`.
     pub fn way(&self) -> Vec<String> {
         self.page().stations.iter().map(|station| self.words(station)).collect()
+    }
+
+    /// The same of its answer.
+    #[track_caller]
+    pub fn way_back(&self) -> Vec<String> {
+        let answer = self.page().answer.as_ref();
+        let answer = answer.unwrap_or_else(|| panic!("no answer: {}\n{}", self.said, self.as_text()));
+        answer.stations.iter().map(|station| self.words(station)).collect()
     }
 
     fn words(&self, station: &Station) -> String {

@@ -1,52 +1,50 @@
 //! The witnesses at work: vpnd's own records, netfilter's trace, a probe; until they have nothing more to tell.
 
-use std::{
-    collections::{HashMap, HashSet},
-    fs,
-    time::Duration,
-};
+use std::{collections::HashSet, time::Duration};
 
 use tokio::{
-    signal::unix::{SignalKind, signal},
     task::JoinHandle,
     time::{Instant, sleep_until},
 };
 
-use super::{Args, TraceError};
+use super::{
+    Args, TraceError,
+    begin::{Placed, Tunnel, Witnesses},
+    here,
+    stop::Stop,
+};
 use crate::{
-    cli::ask::{self, Lines},
     host::fib::{Device, Fib},
     sys,
     trace::{
-        Event, Filter, Host, Kind, Outcome, Packet, Page, Passage, Place, Probe, Record, Seen, Sight, drafts,
-        station::VERSION,
+        Count, Crossing, Event, Host, Kind, Meant, Outcome, Page, Passage, Place, Probe, Record, Seen, Sight,
+        VERSION, drafts, drops::Step,
     },
-    witness::{Carried, Counters, Messages, NfTrace, Placement, Prober, Ruleset, Shape, routing},
+    witness::{Counters, Crossings, Messages, Ruleset, routing},
 };
 
 /// When nothing came for so long, nothing more will.
 const QUIET: Duration = Duration::from_millis(200);
+/// What answers is given so long.
+const ANSWERS: Duration = Duration::from_secs(1);
 /// And no longer than this after all was seen that was asked for: others go on sending.
 const AFTER: Duration = Duration::from_secs(1);
 /// How often it is asked whether that is so.
 const TICK: Duration = Duration::from_millis(20);
-/// Bytes of each packet that vpnd is asked for: its headers tell it from others.
-const SNAP: usize = 128;
+/// And at the latest, where there is always something to read.
+const LATE: Duration = Duration::from_millis(200);
 /// Messages of netfilter that are kept.
 const EVENTS: usize = 200_000;
-/// Headers of UDP, of the transport message, and its tag.
-const AROUND: u64 = 8 + 16 + 16;
-
-/// The tunnel, if there is one.
-struct Tunnel {
-    lines: Lines,
-    interface: String,
-    port: u16,
-}
+/// Packets at devices that are kept.
+const CROSSINGS: usize = 50_000;
 
 /// All that is told until the end.
 struct Gathered {
+    meant: Meant,
     events: Vec<Event>,
+    /// As long as there is room for what they see.
+    devices: Option<Crossings>,
+    crossings: Vec<Crossing>,
     seen: Vec<Seen>,
     probe: Option<Probe>,
     notes: Vec<String>,
@@ -54,31 +52,15 @@ struct Gathered {
     ended: bool,
 }
 
-/// A page for each packet, its routes answered.
-pub(super) async fn pages(args: &Args) -> Result<Vec<Page>, TraceError> {
-    let prober = match args.dest {
-        Some(to) => {
-            let prober = Prober::new(to, args.from, args.shape(), args.mark);
-            Some(
-                prober
-                    .map_err(|source| TraceError::Io { attempted: "make a socket for the probe", source })?,
-            )
-        }
-        None => None,
-    };
-    let filter = match (&args.follow, &prober) {
-        (Some(filter), _) => filter.clone(),
-        (None, Some(prober)) => filter_for(prober.packet())?,
-        (None, None) => Filter::all(),
-    };
-    let mut tunnel = if args.forwards { None } else { Some(attach(args, &filter).await?) };
-    let carried = carried(args, tunnel.as_ref(), prober.as_ref());
-    let mut notes = Vec::new();
-    let placed = place(&filter, &carried, &mut notes)?;
+/// A page for each packet, its routes answered; and what else was seen, which may be a half of something. What was seen
+/// is told, whatever fails afterwards.
+pub(super) async fn pages(args: &Args) -> Result<(Vec<Page>, Vec<Page>), TraceError> {
+    let mut stop = Stop::listen()?;
+    let mut fib = Fib::open()?;
+    let witnesses = Witnesses::take_their_places(args, &mut fib, &mut stop).await?;
+    let Witnesses { meant, prober, mut tunnel, mut placed, crossings, drops, notes } = witnesses;
     let began_ns = sys::clock::boottime();
     let wall_ns = u64::try_from(sys::clock::wall().as_nanos()).unwrap_or(u64::MAX);
-    let (table, mut nftrace, ruleset) =
-        placed.map_or((None, None, None), |(t, n, r)| (Some(t), Some(n), Some(r)));
     let counters = Counters::read();
     // Whoever started us, to send what is to be followed, waits for this.
     eprintln!("vpnd trace: watching");
@@ -86,25 +68,53 @@ pub(super) async fn pages(args: &Args) -> Result<Vec<Page>, TraceError> {
         let patience = Duration::from_secs(args.seconds.min(5));
         tokio::task::spawn_blocking(move || prober.send(patience))
     });
-    let mut gathered = Gathered { events: Vec::new(), seen: Vec::new(), probe: None, notes, ended: false };
-    gathered.gather(args, &filter, tunnel.as_mut(), nftrace.as_mut(), probing).await?;
+    let mut gathered = Gathered {
+        meant,
+        events: Vec::new(),
+        devices: crossings,
+        crossings: Vec::new(),
+        seen: Vec::new(),
+        probe: None,
+        notes,
+        ended: false,
+    };
+    let sources = Sources { tunnel: tunnel.as_mut(), placed: placed.as_mut(), probing };
+    let failed = gathered.gather(args, &mut stop, sources).await;
+    gathered.cross_last();
+    let steps = drops.map(|drops| drops.told()).and_then(Result::ok);
+    let steps = gathered.complete(steps);
+    gathered.notes.extend(failed.err().map(|error| format!("it ended early: {error}")));
     let losses = Counters::read().moved_since(&counters);
-    drop((nftrace, table));
-    gathered.explain_rules(ruleset);
-    let mut fib = Fib::open()?;
-    let devices = fib.devices().await?;
+    let before = placed.map(|placed| {
+        drop((placed.nftrace, placed.table));
+        placed.ruleset
+    });
+    gathered.explain_rules(before);
+    let devices = fib.devices().await.unwrap_or_default();
     let interface = tunnel.map(|tunnel| tunnel.interface);
-    let host = Host { name: host_name(), interface, boot_id: boot_id(), began_ns: Some(wall_ns) };
-    let sight = gathered.sight(host, began_ns, filter, &devices);
+    let sent_ns = gathered.probe.as_ref().map_or(began_ns, |probe| probe.sent_ns);
+    let host = Host {
+        name: here::host_name(),
+        interface,
+        boot_id: here::boot_id(),
+        began_ns: Some(wall_ns.saturating_add(sent_ns.saturating_sub(began_ns))),
+    };
+    let sight = gathered.sight(host, sent_ns, &devices);
     let mut pages = Vec::new();
-    for mut draft in drafts(&sight).into_iter().take(usize::try_from(args.packets).unwrap_or(usize::MAX)) {
-        routing::answer(&mut draft, &mut fib, &devices).await?;
-        pages.push(draft.conclude(losses.as_deref()));
+    for mut draft in drafts(&sight).into_iter().take(wanted(args).saturating_mul(3)) {
+        routing::answer(&mut draft, &mut fib, &devices).await;
+        pages.push(draft.conclude(losses.as_deref(), &steps));
     }
+    let both_ways = if args.forwards && args.answers { 2 } else { 1 };
+    let loose = pages.split_off(pages.len().min(both_ways * wanted(args)));
     if pages.is_empty() {
         pages.push(nothing(&sight, args.seconds));
     }
-    Ok(pages)
+    Ok((pages, loose))
+}
+
+fn wanted(args: &Args) -> usize {
+    usize::try_from(args.packets).unwrap_or(usize::MAX)
 }
 
 /// That nothing came is worth a page, too: the other end joins it.
@@ -117,124 +127,67 @@ fn nothing(sight: &Sight, seconds: u64) -> Page {
         hosts: vec![sight.host.clone()],
         stations: Vec::new(),
         outcome: Outcome::Unknown { why: format!("no such packet came within {seconds} s") },
+        answer: None,
         notes: sight.notes.clone(),
     }
-}
-
-/// What means the probe, and as little else as the words of a filter can say.
-fn filter_for(packet: &Packet) -> Result<Filter, TraceError> {
-    let mut text = format!("dst host {}", packet.destination);
-    text += match packet.protocol.as_str() {
-        "tcp" => " and tcp",
-        "udp" => " and udp",
-        _ => " and icmp",
-    };
-    for (side, port) in [("src", packet.source_port), ("dst", packet.destination_port)] {
-        text += &port.map(|port| format!(" and {side} port {port}")).unwrap_or_default();
-    }
-    text.parse().map_err(|error: crate::trace::filter::FilterError| TraceError::Other(error.to_string()))
-}
-
-async fn attach(args: &Args, filter: &Filter) -> Result<Tunnel, TraceError> {
-    let socket = ask::the_one(&args.run_dir, args.interface.as_deref()).await?;
-    let packets = args.packets;
-    // Longer than we wait ourselves: we end it.
-    let path = format!(
-        "/v1/trace?filter={}&packets={packets}&seconds={}&snap={SNAP}",
-        ask::encoded(&filter.to_string()),
-        args.seconds + 10
-    );
-    let mut lines = ask::stream(&socket, &path).await?;
-    let first = lines.next().await?.unwrap_or_default();
-    match ask::read(&socket, first.as_bytes())? {
-        Record::Began { interface, listen_port, .. } => Ok(Tunnel { lines, interface, port: listen_port }),
-        other => Err(TraceError::Other(format!("vpnd began its trace with {other:?}"))),
-    }
-}
-
-/// The carriers that are meant: of a probe the length is known, so that others cost nothing.
-fn carried(args: &Args, tunnel: Option<&Tunnel>, prober: Option<&Prober>) -> Carried {
-    let bytes =
-        prober.and_then(|prober| prober.packet().bytes).filter(|_| !matches!(args.shape(), Shape::Tcp(_)));
-    let padded = bytes.map(|bytes| bytes.next_multiple_of(16) + AROUND);
-    // Close to the MTU padding is cut short.
-    let udp_length = padded.filter(|length| *length < 1200).and_then(|length| u16::try_from(length).ok());
-    Carried { port: tunnel.map(|tunnel| tunnel.port), endpoint: None, udp_length }
-}
-
-type Placed = (Placement, NfTrace, Ruleset);
-
-/// Without nft the rest is still worth telling.
-fn place(filter: &Filter, carried: &Carried, notes: &mut Vec<String>) -> Result<Option<Placed>, TraceError> {
-    let name = Placement::table_name();
-    let io = |source| TraceError::Io { attempted: "listen to netfilter's trace (it needs root)", source };
-    let nftrace = NfTrace::open(&name).map_err(io)?;
-    let placed = match Placement::place(&name, filter, Some(carried)) {
-        Ok(placement) => placement,
-        Err(why) => {
-            notes.push(format!("netfilter tells nothing: {why}"));
-            return Ok(None);
-        }
-    };
-    let ruleset = Ruleset::list()?;
-    if fs::read_to_string("/proc/net/ip_tables_names").is_ok_and(|names| !names.trim().is_empty())
-        || fs::read_to_string("/proc/net/ip6_tables_names").is_ok_and(|names| !names.trim().is_empty())
-    {
-        notes.push(
-            "iptables-legacy has tables here: the kernel does not trace its rules to nftables; that one took a packet \
-             is seen by what comes into a hook and not out of it"
-                .to_owned(),
-        );
-    }
-    Ok(Some((placed, nftrace, ruleset)))
 }
 
 /// What one of the witnesses told.
 enum Told {
     Netfilter(Messages),
+    Crossed(Vec<Crossing>),
     Vpnd(Option<String>),
     Probe(Probe),
 }
 
+/// From where it is told.
+struct Sources<'a> {
+    tunnel: Option<&'a mut Tunnel>,
+    placed: Option<&'a mut Placed>,
+    probing: Option<JoinHandle<Probe>>,
+}
+
 impl Gathered {
-    async fn gather(
-        &mut self,
-        args: &Args,
-        filter: &Filter,
-        mut tunnel: Option<&mut Tunnel>,
-        mut nftrace: Option<&mut NfTrace>,
-        mut probing: Option<JoinHandle<Probe>>,
-    ) -> Result<(), TraceError> {
-        let listen = |kind, attempted| signal(kind).map_err(|source| TraceError::Io { attempted, source });
-        let mut interrupted = listen(SignalKind::interrupt(), "listen for SIGINT")?;
-        let mut terminated = listen(SignalKind::terminate(), "listen for SIGTERM")?;
-        let mut until = Instant::now() + Duration::from_secs(args.seconds);
-        let (mut latest, mut enough) = (Instant::now(), None);
+    async fn gather(&mut self, args: &Args, stop: &mut Stop, sources: Sources<'_>) -> Result<(), TraceError> {
+        let Sources { mut tunnel, mut placed, mut probing } = sources;
+        // The probe has waited for its answer then, and has told.
+        let more = if probing.is_some() { ANSWERS } else { Duration::ZERO };
+        let mut until = Instant::now() + Duration::from_secs(args.seconds) + more;
+        let mut latest = Instant::now();
+        let mut enough = Enough::default();
         loop {
             let now = Instant::now();
-            enough = enough.or_else(|| self.is_enough(args, filter).then_some(now));
-            let over = enough.is_some_and(|enough| now - latest >= QUIET || now - enough >= AFTER);
-            if now >= until || over {
+            if now >= until || enough.is_over(self, args, latest, now) {
                 return Ok(());
             }
             let tick = (now + TICK).min(until);
+            let late = (now + LATE).min(until);
             loop {
                 let told = tokio::select! {
-                    messages = next_messages(&mut nftrace) => Told::Netfilter(messages?),
+                    // In turn, and the clock last: what is there already is read before it is looked at as a whole.
+                    biased;
+                    // Enough was seen: what is under way, and what there is, is told.
+                    () = stop.came() => {
+                        until = until.min(Instant::now() + QUIET);
+                        break;
+                    }
+                    messages = next_messages(&mut placed) => Told::Netfilter(messages?),
                     line = next_line(&mut tunnel) => Told::Vpnd(line?),
                     probe = finished(&mut probing) => {
                         probing = None;
                         Told::Probe(probe.map_err(|error| TraceError::Other(format!("the probe: {error}")))?)
                     }
-                    // Enough was seen: what is under way, and what there is, is told.
-                    _ = async { tokio::select! { _ = interrupted.recv() => (), _ = terminated.recv() => () } } => {
-                        until = until.min(Instant::now() + QUIET);
-                        break;
-                    }
+                    crossed = next_crossings(&mut self.devices) => Told::Crossed(crossed?),
                     () = sleep_until(tick) => break,
                 };
-                latest = Instant::now();
+                // What crosses a device is told elsewhere, too, or is not about us.
+                if !matches!(told, Told::Crossed(_)) {
+                    latest = Instant::now();
+                }
                 self.take(told);
+                if Instant::now() >= late {
+                    break;
+                }
             }
         }
     }
@@ -250,13 +203,54 @@ impl Gathered {
                 let room = EVENTS - self.events.len().min(EVENTS);
                 self.events.extend(messages.events.into_iter().take(room));
             }
+            Told::Crossed(crossed) => self.cross(crossed),
             Told::Vpnd(line) => self.line(line),
             Told::Probe(probe) => self.probe = Some(probe),
         }
     }
 
+    fn cross(&mut self, crossed: Vec<Crossing>) {
+        let room = CROSSINGS - self.crossings.len().min(CROSSINGS);
+        if crossed.len() > room {
+            // Who sees too much costs others too much.
+            self.devices = None;
+            self.note("more packets crossed the devices than are kept: what came later is inferred");
+        }
+        self.crossings.extend(crossed.into_iter().take(room));
+    }
+
+    /// What had not been read.
+    fn cross_last(&mut self) {
+        match self.devices.take().map(Crossings::rest) {
+            None => {}
+            Some(Ok((rest, lost))) => {
+                self.cross(rest);
+                if lost > 0 {
+                    self.note(
+                        "more packets crossed the devices than the kernel had room for: some are inferred",
+                    );
+                }
+            }
+            Some(Err(error)) => {
+                self.note(&format!("the packet sockets could not be read to their end: {error}"))
+            }
+        }
+    }
+
+    /// Of what was not told whole nothing can be said to be the only one.
+    fn complete(&mut self, steps: Option<(Vec<Step>, bool)>) -> Vec<Step> {
+        match steps {
+            Some((steps, false)) => steps,
+            Some((_, true)) => {
+                self.note("so much was received or dropped that the kernel's reasons are not told whole: none is given");
+                Vec::new()
+            }
+            None => Vec::new(),
+        }
+    }
+
     /// Has everything happened that was waited for? What is still under way comes soon.
-    fn is_enough(&self, args: &Args, filter: &Filter) -> bool {
+    fn is_enough(&self, args: &Args) -> bool {
         if args.dest.is_some() {
             return self.probe.is_some();
         }
@@ -264,18 +258,32 @@ impl Gathered {
         if self.ended || self.seen.iter().any(|seen| seen.packet.is_none()) {
             return true;
         }
-        let means = |event: &&Event| event.facts.is_some_and(|facts| filter.matches(&facts));
-        let begins = |event: &&Event| matches!(event.own, Some((Place::Output | Place::Prerouting, _)));
-        let mut numbers: Vec<_> =
-            self.events.iter().filter(begins).filter(means).map(|event| event.id).collect();
-        numbers.sort_unstable();
-        numbers.dedup();
+        let wanted = wanted(args);
+        let count = self.count(wanted);
         // A carrier that netfilter ends here never becomes a packet.
+        count.packets >= wanted || args.forwards && count.carriers >= wanted || self.a_carrier_was_dropped()
+    }
+
+    /// Of what is followed.
+    fn is_answered(&self, args: &Args) -> bool {
+        let wanted = 2 * wanted(args);
+        let count = self.count(wanted);
+        count.packets + count.answers >= wanted || args.forwards && count.carriers >= wanted
+    }
+
+    /// Fewer than `wanted` are not counted: there may be many messages.
+    fn count(&self, wanted: usize) -> Count {
+        let begins = |event: &&Event| matches!(event.own, Some((Place::Output | Place::Prerouting, _)));
+        match self.events.iter().filter(begins).count() >= wanted {
+            true => self.meant.count(&Passage::gather(&self.events)),
+            false => Count::default(),
+        }
+    }
+
+    fn a_carrier_was_dropped(&self) -> bool {
         let carriers = self.events.iter().filter(|event| event.carrier.is_some());
         let carriers: HashSet<_> = carriers.map(|event| event.id).collect();
-        let ends = |event: &Event| args.forwards || event.rule.verdict == "drop";
-        let carried = self.events.iter().any(|event| carriers.contains(&event.id) && ends(event));
-        numbers.len() as u64 >= args.packets || carried
+        self.events.iter().any(|event| carriers.contains(&event.id) && event.rule.verdict == "drop")
     }
 
     fn line(&mut self, line: Option<String>) {
@@ -311,16 +319,14 @@ impl Gathered {
         self.events.retain(|event| event.own.is_some() || !event.rule.table.starts_with("vpnd_trace_"));
     }
 
-    fn sight(self, host: Host, began_ns: u64, filter: Filter, devices: &[Device]) -> Sight {
-        let names: HashMap<_, _> = devices.iter().map(|device| (device.index, device.name.clone())).collect();
-        let tun = devices.iter().find(|device| Some(&device.name) == host.interface.as_ref());
+    fn sight(self, host: Host, began_ns: u64, devices: &[Device]) -> Sight {
         Sight {
-            tun: tun.map(|device| device.index),
             host,
-            devices: names,
-            began_ns: self.probe.as_ref().map_or(began_ns, |probe| probe.sent_ns),
-            filter,
+            meant: self.meant,
+            devices: devices.iter().map(|device| (device.index, device.name.clone())).collect(),
+            began_ns,
             passages: Passage::gather(&self.events),
+            crossings: self.crossings,
             seen: self.seen,
             probe: self.probe,
             notes: self.notes,
@@ -328,11 +334,41 @@ impl Gathered {
     }
 }
 
+/// Since when enough was seen, as long as that holds: what looked like a packet may turn out to be none.
+#[derive(Default)]
+struct Enough {
+    since: Option<Instant>,
+    /// It was looked at when so much had been told.
+    told: Option<usize>,
+    /// No answer is waited for.
+    answered: bool,
+}
+
+impl Enough {
+    fn is_over(&mut self, gathered: &Gathered, args: &Args, latest: Instant, now: Instant) -> bool {
+        let told = gathered.events.len() + gathered.seen.len() + usize::from(gathered.probe.is_some());
+        if self.told.replace(told) != Some(told) || gathered.ended {
+            self.since = gathered.is_enough(args).then(|| self.since.unwrap_or(now));
+            self.answered = !args.answers || gathered.is_answered(args);
+        }
+        let quiet = if self.answered { QUIET } else { ANSWERS };
+        self.since.is_some_and(|since| now - latest >= quiet || now - since >= AFTER.max(quiet))
+    }
+}
+
 /// Never, where there is no such witness.
-async fn next_messages(nftrace: &mut Option<&mut NfTrace>) -> Result<Messages, TraceError> {
+async fn next_messages(placed: &mut Option<&mut Placed>) -> Result<Messages, TraceError> {
     let failed = |source| TraceError::Io { attempted: "read netfilter's trace", source };
-    match nftrace {
-        Some(nftrace) => nftrace.next().await.map_err(failed),
+    match placed {
+        Some(placed) => placed.nftrace.next().await.map_err(failed),
+        None => std::future::pending().await,
+    }
+}
+
+async fn next_crossings(crossings: &mut Option<Crossings>) -> Result<Vec<Crossing>, TraceError> {
+    let failed = |source| TraceError::Io { attempted: "read what crosses the devices", source };
+    match crossings {
+        Some(crossings) => crossings.next().await.map_err(failed),
         None => std::future::pending().await,
     }
 }
@@ -352,22 +388,4 @@ async fn finished(probing: &mut Option<JoinHandle<Probe>>) -> Result<Probe, toki
         Some(probing) => probing.await,
         None => std::future::pending().await,
     }
-}
-
-/// That of the host; of a network namespace with a name that one's.
-fn host_name() -> String {
-    let own = |name: &fs::DirEntry| {
-        use std::os::unix::fs::MetadataExt;
-        let (named, ours) = (fs::metadata(name.path()).ok(), fs::metadata("/proc/self/ns/net").ok());
-        named.zip(ours).is_some_and(|(named, ours)| (named.dev(), named.ino()) == (ours.dev(), ours.ino()))
-    };
-    let namespace = fs::read_dir("/run/netns").ok().and_then(|names| names.flatten().find(own));
-    if let Some(namespace) = namespace {
-        return namespace.file_name().to_string_lossy().into_owned();
-    }
-    fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
-}
-
-fn boot_id() -> Option<String> {
-    Some(fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim().to_owned())
 }

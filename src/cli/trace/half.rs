@@ -7,14 +7,18 @@ use std::{
 
 use tokio::time::{Instant, sleep};
 
-use crate::trace::{Page, join, station::VERSION};
+use crate::trace::{Page, VERSION, join};
 
 /// The other end writes a moment after it saw the packet: its file is read again until that is there.
 const PATIENCE: Duration = Duration::from_secs(3);
 const AGAIN: Duration = Duration::from_millis(100);
 
 /// Each page with what the files have of its way; an error is a sentence.
-pub(super) async fn join_all(pages: Vec<Page>, files: &[PathBuf]) -> Result<Vec<Page>, String> {
+pub(super) async fn join_all(
+    pages: Vec<Page>,
+    loose: Vec<Page>,
+    files: &[PathBuf],
+) -> Result<Vec<Page>, String> {
     let until = Instant::now() + PATIENCE;
     let mut others: Vec<Vec<Page>> = files.iter().map(|file| read(file)).collect::<Result<_, _>>()?;
     loop {
@@ -22,7 +26,10 @@ pub(super) async fn join_all(pages: Vec<Page>, files: &[PathBuf]) -> Result<Vec<
         let carried = || pages.iter().filter(|page| page.carrier.is_some());
         let whole = others.iter().all(|others| carried().all(|page| half(page, others)));
         if whole || Instant::now() >= until {
-            let others = others.concat();
+            if files.is_empty() {
+                return Ok(pages);
+            }
+            let others = [others.concat(), loose].concat();
             return Ok(pages.into_iter().map(|page| join(page, &others)).collect());
         }
         sleep(AGAIN).await;

@@ -1,7 +1,10 @@
 //! `vpnd trace`: a packet's whole way, through both walks of the stack, as it happened.
 
-mod gather; // the witnesses, until they have nothing more to tell
+mod begin; // the witnesses take their places
+mod gather; // and tell, until they have nothing more
 mod half; // what the other end saw
+mod here; // this host's name
+mod stop; // Ctrl-C
 
 use std::{
     io::{self, IsTerminal, Write as _},
@@ -13,23 +16,26 @@ use std::{
 use super::ask::AskError;
 use crate::{
     host::HostError,
-    trace::{Filter, Outcome, Page, picture, text},
-    witness::{Shape, Unplaced},
+    trace::{Answer, Filter, Outcome, Page, picture, text},
+    witness::{self, Shape, Unplaced},
 };
 
 /// Show a packet's whole way: through the stack, netfilter, routing, vpnd, and through the stack again as a carrier.
 ///
 /// Sends one probe to DEST (an echo request, or with --tcp or --udp the first packet of a flow), or follows the next
-/// packets that --follow means. Run it on the other end, too, with --follow and --json, and give its output to --join:
-/// then one page shows both ends. Needs root; all that it places is gone when it ends, however it ends.
+/// packets that --follow means. Run it on the other end, too, with --follow, --answers and --json, and give its output
+/// to --join: then one page shows both ends, there and back. Needs root; all that it places is gone when it ends, however it ends.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Where the probe goes: an address that a peer owns
-    #[arg(required_unless_present = "follow", conflicts_with = "follow")]
+    #[arg(required_unless_present_any = ["follow", "sweep"], conflicts_with = "follow")]
     dest: Option<IpAddr>,
     /// Follow packets that this expression means, such as 'host 10.77.0.2 and (icmp or tcp port 443)'
     #[arg(long, value_name = "EXPR")]
     follow: Option<Filter>,
+    /// Follow what answers them, too: its way back stands behind theirs. Always so for a probe
+    #[arg(long, requires = "follow")]
+    answers: bool,
     /// The tunnel's interface; may be left out if only one runs
     #[arg(short, long, value_name = "NAME")]
     interface: Option<String>,
@@ -69,6 +75,9 @@ pub struct Args {
     /// Draw the first packet's way as a picture into FILE, too
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
+    /// Wait until the standard input ends, and remove what that trace has left
+    #[arg(long, value_name = "PID", hide = true, conflicts_with_all = ["dest", "follow"])]
+    sweep: Option<u32>,
     /// Where the daemon's sockets are
     #[arg(long, value_name = "DIR", default_value = "/run", hide = true)]
     run_dir: PathBuf,
@@ -99,13 +108,18 @@ enum TraceError {
     Other(String),
 }
 
-/// Runs the command: 0 when the packet went its way as far as it could be seen, 1 when it died or nothing was seen.
+/// Runs the command: 0 when the packet went its way as far as it could be seen, 1 when it or its answer died, or nothing
+/// was seen.
 pub async fn run(args: Args) -> ExitCode {
-    let pages = match gather::pages(&args).await {
+    if let Some(process) = args.sweep {
+        let swept = witness::sweep_behind(process);
+        return swept.map_or_else(|error| failed(&error.to_string()), |()| ExitCode::SUCCESS);
+    }
+    let (pages, loose) = match gather::pages(&args).await {
         Err(error) => return failed(&error.to_string()),
-        Ok(pages) => pages,
+        Ok(all) => all,
     };
-    match half::join_all(pages, &args.join).await {
+    match half::join_all(pages, loose, &args.join).await {
         Err(why) => failed(&why),
         Ok(pages) => {
             say(&args, &pages);
@@ -114,7 +128,9 @@ pub async fn run(args: Args) -> ExitCode {
             {
                 return failed(&format!("write {}: {error}", file.display()));
             }
-            let well = |page: &Page| matches!(page.outcome, Outcome::Arrived { .. } | Outcome::Left { .. });
+            let well = |end: &Outcome| matches!(end, Outcome::Arrived { .. } | Outcome::Left { .. });
+            let died = |answer: &Answer| matches!(answer.outcome, Outcome::Died(_));
+            let well = |page: &Page| well(&page.outcome) && !page.answer.as_ref().is_some_and(died);
             if pages.iter().all(well) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
     }

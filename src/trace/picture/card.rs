@@ -1,6 +1,6 @@
 //! A station as a card: its name, the time, and the two lines that matter most.
 
-use crate::trace::station::{Clock, Death, Route, Station, Verdict, Vpnd, Walk};
+use crate::trace::{Clock, Death, Route, Station, Verdict, Vpnd, Walk};
 
 /// Characters of a detail that fit into a card.
 const FITS: usize = 30;

@@ -2,7 +2,7 @@
 //! below. A packet that goes one way in one host is a column; what it passes there stands below or above each other.
 
 use super::card::{Card, End, Look};
-use crate::trace::station::{Direction, Outcome, Page, Place, Station, Walk};
+use crate::trace::{Direction, Outcome, Page, Place, Station, Walk};
 
 const CARD: [u32; 2] = [196, 58];
 /// Between two columns, where the way changes over.

@@ -9,49 +9,97 @@ mod tests;
 
 use std::fmt::Write;
 
-use super::station::{Kind, Outcome, Page, Walk};
+use super::{Kind, Outcome, Page, Walk};
 use card::{Card, Look};
 use layout::{Layout, Wire};
 
-/// Draws it.
+/// Draws it; the way back of its answer below.
 pub fn svg(page: &Page) -> String {
-    let layout = Layout::of(page);
+    let back = page.way_back().map(from_left_to_right);
+    let rows: Vec<Row> = std::iter::once(Row::of(page, title(page, "one packet")))
+        .chain(back.as_ref().map(|back| Row::of(back, title(back, "its answer"))))
+        .collect();
+    let width = rows.iter().map(|row| row.width).max().unwrap_or(0);
+    let height: u32 = rows.iter().map(|row| row.height).sum();
     let mut out = Drawing::default();
-    let (title, end) = (title(page), outcome(page));
-    let width = layout.width.max(48 + 8 * title.chars().count() as u32);
-    let end = card::wrapped(&end, (width as usize - 48) / 8);
-    let height = layout.height + 16 * end.len() as u32 + 34;
     let _ = write!(
         out.0,
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" \
          height=\"{height}\" role=\"img\" aria-label=\"{0}\">\n<title>{0}</title>\n<style>{1}</style>\n{2}",
-        escaped(&title),
+        escaped(&rows[0].title),
         style::SHEET,
         style::MARKERS,
     );
     out.rectangle("page", [0, 0, width, height], 0);
-    out.words("title", 24, 34, &title);
-    legend(&mut out);
-    for host in &layout.hosts {
-        host_box(&mut out, host, &layout);
-    }
-    for wire in &layout.wires {
-        out.wire(wire);
-    }
-    for &(x, y) in &layout.cables {
-        out.push(format_args!(
-            "<text class=\"bandname\" x=\"{x}\" y=\"{y}\" text-anchor=\"middle\">cable</text>"
-        ));
-    }
-    for card in &layout.cards {
-        out.card(card);
-    }
-    let dead = matches!(page.outcome, Outcome::Died(_));
-    for (line, words) in end.iter().enumerate() {
-        let class = if dead { "end dead" } else { "end" };
-        out.words(class, 24, layout.height + 22 + 16 * line as u32, words);
+    let mut top = 0;
+    for row in &rows {
+        out.push(format_args!("<g transform=\"translate(0 {top})\">"));
+        row.draw(&mut out);
+        out.push(format_args!("</g>"));
+        top += row.height;
     }
     out.0 + "</svg>\n"
+}
+
+/// One way, from left to right.
+struct Row {
+    title: String,
+    layout: Layout,
+    /// How it ended, line by line.
+    end: Vec<String>,
+    dead: bool,
+    width: u32,
+    height: u32,
+}
+
+impl Row {
+    fn of(page: &Page, title: String) -> Self {
+        let layout = Layout::of(page);
+        let width = layout.width.max(48 + 8 * title.chars().count() as u32);
+        let end = card::wrapped(&outcome(page), (width as usize - 48) / 8);
+        let height = layout.height + 16 * end.len() as u32 + 34;
+        let dead = matches!(page.outcome, Outcome::Died(_));
+        Self { title, layout, end, dead, width, height }
+    }
+
+    fn draw(&self, out: &mut Drawing) {
+        let layout = &self.layout;
+        out.words("title", 24, 34, &self.title);
+        legend(out);
+        for host in &layout.hosts {
+            host_box(out, host, layout);
+        }
+        for wire in &layout.wires {
+            out.wire(wire);
+        }
+        for &(x, y) in &layout.cables {
+            out.push(format_args!(
+                "<text class=\"bandname\" x=\"{x}\" y=\"{y}\" text-anchor=\"middle\">cable</text>"
+            ));
+        }
+        for card in &layout.cards {
+            out.card(card);
+        }
+        for (line, words) in self.end.iter().enumerate() {
+            let class = if self.dead { "end dead" } else { "end" };
+            out.words(class, 24, layout.height + 22 + 16 * line as u32, words);
+        }
+    }
+}
+
+/// The host that the packet meets first stands first.
+fn from_left_to_right(mut page: Page) -> Page {
+    let mut order: Vec<usize> = Vec::new();
+    for host in page.stations.iter().map(|station| station.host).chain(0..page.hosts.len()) {
+        if !order.contains(&host) {
+            order.push(host);
+        }
+    }
+    page.hosts = order.iter().map(|&host| page.hosts[host].clone()).collect();
+    for station in &mut page.stations {
+        station.host = order.iter().position(|&host| host == station.host).unwrap_or(0);
+    }
+    page
 }
 
 /// One host: its frame, its name, and the bands of its stack.
@@ -77,10 +125,12 @@ fn legend(out: &mut Drawing) {
     }
 }
 
-fn title(page: &Page) -> String {
-    let verb =
-        if page.kind == Kind::Plan { "The way that a packet would take" } else { "The way of one packet" };
-    let Some(packet) = &page.packet else { return verb.to_owned() };
+fn title(page: &Page, whose: &str) -> String {
+    let verb = match page.kind {
+        Kind::Plan => "The way that a packet would take".to_owned(),
+        Kind::Trace => format!("The way of {whose}"),
+    };
+    let Some(packet) = &page.packet else { return verb };
     let end = |address: std::net::IpAddr, port: Option<u16>| match port {
         Some(port) => std::net::SocketAddr::new(address, port).to_string(),
         None => address.to_string(),

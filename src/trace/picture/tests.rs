@@ -1,5 +1,5 @@
 use super::*;
-use crate::trace::station::{Death, Direction, Host, Killer, Packet, Place, Station, VERSION, Verdict};
+use crate::trace::{Answer, Death, Direction, Host, Killer, Packet, Place, Station, VERSION, Verdict};
 use card::Look;
 
 use Direction::{In, Out};
@@ -8,41 +8,58 @@ use Walk::{Inner, Outer, Program};
 
 type Stop = (usize, Walk, Direction, Place, &'static str);
 
-const SENDER: [Stop; 10] = [
-    (0, Program, Out, Socket, ""),
-    (0, Inner, Out, Output, ""),
-    (0, Inner, Out, Route, ""),
-    (0, Inner, Out, Postrouting, ""),
-    (0, Inner, Out, Device, "vpn0"),
-    (0, Program, Out, Vpnd, ""),
-    (0, Outer, Out, Output, ""),
-    (0, Outer, Out, Route, ""),
-    (0, Outer, Out, Postrouting, ""),
-    (0, Outer, Out, Device, "eth0"),
-];
+/// Places of one packet on one host, one behind the other.
+fn on(host: usize, walk: Walk, direction: Direction, places: &[(Place, &'static str)]) -> Vec<Stop> {
+    places.iter().map(|&(place, device)| (host, walk, direction, place, device)).collect()
+}
+
+fn sender() -> Vec<Stop> {
+    let down = |device| [(Output, ""), (Route, ""), (Postrouting, ""), (Device, device)];
+    [
+        on(0, Program, Out, &[(Socket, "")]),
+        on(0, Inner, Out, &down("vpn0")),
+        on(0, Program, Out, &[(Vpnd, "")]),
+        on(0, Outer, Out, &down("eth0")),
+    ]
+    .concat()
+}
+
+/// Up to the hook behind routing.
+fn up(host: usize, walk: Walk, device: &'static str, hook: Place) -> Vec<Stop> {
+    on(host, walk, In, &[(Device, device), (Prerouting, ""), (Route, ""), (hook, "")])
+}
+
+/// On to the device behind FORWARD.
+fn on_by_eth1(host: usize, walk: Walk) -> Vec<Stop> {
+    on(host, walk, In, &[(Postrouting, ""), (Device, "eth1")])
+}
+
 /// A gateway: it opens the carrier, and passes the packet on to a network behind it.
-const GATEWAY: [Stop; 11] = [
-    (1, Outer, In, Device, "eth0"),
-    (1, Outer, In, Prerouting, ""),
-    (1, Outer, In, Route, ""),
-    (1, Outer, In, Input, ""),
-    (1, Program, In, Vpnd, ""),
-    (1, Inner, In, Device, "vpn0"),
-    (1, Inner, In, Prerouting, ""),
-    (1, Inner, In, Route, ""),
-    (1, Inner, In, Forward, ""),
-    (1, Inner, In, Postrouting, ""),
-    (1, Inner, In, Device, "eth1"),
-];
+fn gateway() -> Vec<Stop> {
+    [
+        up(1, Outer, "eth0", Input),
+        on(1, Program, In, &[(Vpnd, "")]),
+        up(1, Inner, "vpn0", Forward),
+        on_by_eth1(1, Inner),
+    ]
+    .concat()
+}
+
 /// It knows the carrier alone.
-const ROUTER: [Stop; 6] = [
-    (1, Outer, In, Device, "eth0"),
-    (1, Outer, In, Prerouting, ""),
-    (1, Outer, In, Route, ""),
-    (1, Outer, In, Forward, ""),
-    (1, Outer, In, Postrouting, ""),
-    (1, Outer, In, Device, "eth1"),
-];
+fn router() -> Vec<Stop> {
+    [up(1, Outer, "eth0", Forward), on_by_eth1(1, Outer)].concat()
+}
+
+/// The other end: a program takes the packet.
+fn receiver(host: usize) -> Vec<Stop> {
+    [
+        up(host, Outer, "eth0", Input),
+        on(host, Program, In, &[(Vpnd, "")]),
+        up(host, Inner, "vpn0", Input),
+        on(host, Program, In, &[(Socket, "")]),
+    ]
+    .concat()
+}
 
 fn page(hosts: &[&str], stops: &[Stop]) -> Page {
     let host = |name: &&str| Host {
@@ -73,12 +90,13 @@ fn page(hosts: &[&str], stops: &[Stop]) -> Page {
         hosts: hosts.iter().map(host).collect(),
         stations: stops.iter().map(station).collect(),
         outcome: Outcome::Arrived { answered_us: Some(412.3) },
+        answer: None,
         notes: Vec::new(),
     }
 }
 
 fn through_a_gateway() -> Page {
-    page(&["left", "gateway"], &[&SENDER[..], &GATEWAY].concat())
+    page(&["left", "gateway"], &[sender(), gateway()].concat())
 }
 
 /// Nothing lies on anything else, and each card in the frame of its host.
@@ -107,6 +125,21 @@ fn assert_in_order(page: &Page) {
     }
 }
 
+/// From left to right, and the answer from right to left.
+fn there_and_back() -> Page {
+    let mut whole = page(&["left", "right"], &[sender(), receiver(1)].concat());
+    let other =
+        |stops: &[Stop]| stops.iter().map(|&(host, w, d, p, n)| (1 - host, w, d, p, n)).collect::<Vec<_>>();
+    let back = page(&["left", "right"], &other(&[sender(), receiver(1)].concat()));
+    whole.answer = Some(Answer {
+        packet: back.packet,
+        carrier: None,
+        stations: back.stations,
+        outcome: Outcome::Arrived { answered_us: None },
+    });
+    whole
+}
+
 fn area(layout: &Layout, page: &Page, stop: Stop) -> [u32; 4] {
     let is_it = |station: &Station| {
         (station.host, station.walk, station.direction, station.place) == (stop.0, stop.1, stop.2, stop.3)
@@ -117,26 +150,36 @@ fn area(layout: &Layout, page: &Page, stop: Stop) -> [u32; 4] {
 
 #[test]
 fn nothing_overlaps_whatever_the_way_is() {
-    assert_in_order(&page(&["left"], &SENDER));
+    assert_in_order(&page(&["left"], &sender()));
     assert_in_order(&through_a_gateway());
-    let receiver: Vec<Stop> = GATEWAY[..8]
-        .iter()
-        .copied()
-        .chain([(1, Inner, In, Input, ""), (1, Program, In, Socket, "")])
-        .collect();
-    assert_in_order(&page(&["left", "right"], &[&SENDER[..], &receiver].concat()));
-    let far: Vec<Stop> = receiver.iter().map(|&(_, w, d, p, n)| (2, w, d, p, n)).collect();
-    assert_in_order(&page(&["left", "router", "right"], &[&SENDER[..], &ROUTER, &far].concat()));
+    assert_in_order(&page(&["left", "right"], &[sender(), receiver(1)].concat()));
+    assert_in_order(&page(&["left", "router", "right"], &[sender(), router(), receiver(2)].concat()));
     // More stations than usual in one column, and a way that is cut off anywhere.
-    let mut twice = SENDER.to_vec();
+    let mut twice = sender();
     twice.insert(4, (0, Inner, Out, Route, ""));
     twice.insert(5, (0, Inner, Out, Postrouting, ""));
     assert_in_order(&page(&["left"], &twice));
-    let whole = [&SENDER[..], &GATEWAY].concat();
+    let whole = [sender(), gateway()].concat();
     for length in 0..whole.len() {
         assert_in_order(&page(&["left", "gateway"], &whole[..length]));
         assert_in_order(&page(&["left", "gateway"], &whole[length..]));
     }
+}
+
+#[test]
+fn an_answers_way_back_stands_below_and_begins_on_the_left_as_well() {
+    let page = there_and_back();
+    let back = from_left_to_right(page.way_back().expect("an answer"));
+    assert_in_order(&back);
+    let names: Vec<_> = Layout::of(&back).hosts.iter().map(|frame| frame.name.clone()).collect();
+    assert_eq!(names, ["right", "left"]);
+    let (whole, alone) = (svg(&page), svg(&Page { answer: None, ..page }));
+    let height = |picture: &str| -> u32 {
+        let at = picture.split_once("height=\"").expect("a height").1;
+        at.split_once('"').expect("its end").0.parse().expect("a number")
+    };
+    assert!(height(&whole) >= 2 * height(&alone) - 40, "{} {}", height(&whole), height(&alone));
+    assert!(whole.contains("The way of its answer: icmp") && !alone.contains("its answer"));
 }
 
 #[test]
@@ -164,12 +207,12 @@ fn a_packet_goes_down_up_and_behind_forward_down_again() {
     let layout = Layout::of(&page);
     let y = |stop: Stop| area(&layout, &page, stop)[1];
     let x = |stop: Stop| area(&layout, &page, stop)[0];
-    assert!(y(SENDER[1]) < y(SENDER[2]) && y(SENDER[2]) < y(SENDER[3]));
-    assert!(y(GATEWAY[1]) > y(GATEWAY[2]) && y(GATEWAY[2]) > y(GATEWAY[3]));
-    assert_eq!(y(SENDER[3]), y(GATEWAY[1]), "POSTROUTING and PREROUTING are both next to a device");
-    assert!(x(SENDER[1]) < x(SENDER[6]), "the outer packet has a column of its own");
-    assert_eq!(x(GATEWAY[5]), x(GATEWAY[8]), "what came in by vpn0 goes up to FORWARD");
-    assert!(x(GATEWAY[8]) < x(GATEWAY[9]) && y(GATEWAY[8]) < y(GATEWAY[9]), "and down beside it");
+    assert!(y(sender()[1]) < y(sender()[2]) && y(sender()[2]) < y(sender()[3]));
+    assert!(y(gateway()[1]) > y(gateway()[2]) && y(gateway()[2]) > y(gateway()[3]));
+    assert_eq!(y(sender()[3]), y(gateway()[1]), "POSTROUTING and PREROUTING are both next to a device");
+    assert!(x(sender()[1]) < x(sender()[6]), "the outer packet has a column of its own");
+    assert_eq!(x(gateway()[5]), x(gateway()[8]), "what came in by vpn0 goes up to FORWARD");
+    assert!(x(gateway()[8]) < x(gateway()[9]) && y(gateway()[8]) < y(gateway()[9]), "and down beside it");
     assert_eq!(layout.wires.len(), page.stations.len() - 1);
 }
 
@@ -198,7 +241,7 @@ fn where_it_died_is_marked_and_no_way_leads_on() {
 
 #[test]
 fn a_name_cannot_become_markup() {
-    let mut page = page(&["</text><script>&\u{7}"], &SENDER);
+    let mut page = page(&["</text><script>&\u{7}"], &sender());
     page.stations[1].facts = vec!["<b onload=\"x\">".to_owned()];
     let picture = svg(&page);
     assert!(!picture.contains("<script") && !picture.contains("<b ") && !picture.contains('\u{7}'));
@@ -207,7 +250,7 @@ fn a_name_cannot_become_markup() {
 
 #[test]
 fn every_element_is_closed_and_both_modes_are_there() {
-    let picture = svg(&through_a_gateway());
+    let picture = svg(&there_and_back());
     for element in ["svg", "text", "g", "defs", "style", "title"] {
         let opened = picture.matches(&format!("<{element}>")).count()
             + picture.matches(&format!("<{element} ")).count();
@@ -219,7 +262,7 @@ fn every_element_is_closed_and_both_modes_are_there() {
 
 #[test]
 fn long_facts_are_cut_and_told_whole_to_who_points_at_them() {
-    let mut page = page(&["left"], &SENDER);
+    let mut page = page(&["left"], &sender());
     let long = "a counter of the kernel with a very long name moved by one".to_owned();
     page.stations[1].facts = vec![long.clone()];
     let layout = Layout::of(&page);
