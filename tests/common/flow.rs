@@ -217,7 +217,15 @@ fn receive(socket: &UdpSocket, size: usize, total: &AtomicU64) -> io::Result<See
                 seen.note(&buffer[..length], size);
                 false
             }
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => true,
+            // Interrupted: the machine stood still for a while, and what waits with a limit is not restarted.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted
+                ) =>
+            {
+                true
+            }
             Err(error) => return Err(error),
         };
         let total = total.load(Ordering::Acquire);
