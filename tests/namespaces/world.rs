@@ -411,19 +411,16 @@ pub fn counter(host: &Host, name: &str) -> u64 {
 
 /// Asks every 20 ms; false after `limit`.
 pub fn wait_until(limit: Duration, mut true_now: impl FnMut() -> bool) -> bool {
-    // Where the whole machine stood still, its time is over at the first look, and nothing has happened yet.
-    const LOOKS: u32 = 10;
     let end = Instant::now() + limit;
-    for look in 1.. {
+    loop {
         if true_now() {
             return true;
         }
-        if look >= LOOKS && Instant::now() > end {
-            break;
+        if Instant::now() > end {
+            return false;
         }
         std::thread::sleep(Duration::from_millis(20));
     }
-    false
 }
 
 impl Node {
