@@ -131,7 +131,8 @@ impl Demo {
         let file = self.right.host.folder().join("trace.json");
         let attempted = || "trace a ping on both hosts".to_owned();
         let mut watching = Command::new(&self.binary);
-        watching.args(["trace", "--json", "--seconds", "30", "--follow", &format!("icmp and dst host {to}")]);
+        watching.args(["trace", "--json", "--answers", "--seconds", "30"]);
+        watching.args(["--follow", &format!("icmp and dst host {to}")]);
         watching.arg("--run-dir").arg(self.right.daemon.run_dir());
         watching.stdout(File::create(&file).attempted(attempted)?);
         let mut watching = self.right.host.spawn("trace", watching)?;

@@ -4,7 +4,7 @@
 use std::fmt::Write;
 
 use super::{
-    Clock, Direction, Outcome, Packet, Page, Place, Rule, Sealed, Station, Verdict, Vpnd, Walk,
+    Clock, Direction, Outcome, Packet, Page, Place, Rule, Sealed, Station, Step, Verdict, Vpnd, Walk,
     conclude::rule_words, stories,
 };
 
@@ -109,7 +109,8 @@ fn facts(station: &Station) -> Vec<String> {
     if let Some(mark) = station.mark.filter(|mark| *mark != 0) {
         facts.push(format!("mark {mark:#x}"));
     }
-    facts.extend(station.rules.iter().map(rule_line));
+    let said = |at: &usize| !is_end_before_policy(&station.rules, *at);
+    facts.extend((0..station.rules.len()).filter(said).map(|at| rule_line(&station.rules[at])));
     facts.extend(station.route.as_ref().map(route_words).into_iter().flatten());
     facts.extend(station.facts.iter().cloned());
     if station.inferred {
@@ -117,6 +118,16 @@ fn facts(station: &Station) -> Vec<String> {
     }
     facts.extend(station.unknown.iter().map(|unknown| format!("? {unknown}")));
     facts
+}
+
+/// That a base chain came to its end is what its policy says.
+fn is_end_before_policy(rules: &[Rule], at: usize) -> bool {
+    let (rule, next) = (&rules[at], rules.get(at + 1));
+    let same_chain =
+        |next: &Rule| (&next.family, &next.table, &next.chain) == (&rule.family, &rule.table, &rule.chain);
+    rule.handle.is_none()
+        && rule.verdict == "continue"
+        && next.is_some_and(|next| next.step == Step::Policy && same_chain(next))
 }
 
 fn rule_line(rule: &Rule) -> String {
@@ -137,7 +148,8 @@ fn route_words(route: &super::Route) -> Vec<String> {
         (None, None) => words.push("the kernel was not asked".to_owned()),
     }
     if let Some(text) = &route.text {
-        let table = route.table.map(|table| match table {
+        let named = text.contains(" table ");
+        let table = route.table.filter(|_| !named).map(|table| match table {
             254 => ", table main".to_owned(),
             255 => ", table local".to_owned(),
             table => format!(", table {table}"),
@@ -355,8 +367,11 @@ impl Text {
     fn closing(&mut self, page: &Page, back: Option<&Page>) {
         self.line(None, "");
         self.end(page, &ending(page));
-        if let Some(back) = back {
-            self.end(back, &format!("Its answer: {}", ending(back)));
+        match back.map(|back| (back, &back.outcome)) {
+            // Said already, with the time that it took.
+            Some((_, Outcome::Arrived { answered_us: Some(_) })) | None => {}
+            Some((back, Outcome::Arrived { .. })) => self.end(back, "Its answer arrived, too."),
+            Some((back, _)) => self.end(back, &format!("Its answer: {}", ending(back))),
         }
         let back = back.map(|back| &back.stations[..]).unwrap_or_default();
         if page

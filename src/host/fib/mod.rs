@@ -132,11 +132,14 @@ impl Fib {
         let mut attempt = 1;
         loop {
             let listed = self.list(question).await?.walk(question);
-            let told = self.ask(question).await?;
-            let matched = match &told {
+            let mut told = self.ask(question).await?;
+            let mut matched = match &told {
                 Ok(_) => self.matched(question).await?,
                 Err(_) => None,
             };
+            if let Ok(answer) = &mut told {
+                name_table(&listed, answer, matched.as_mut());
+            }
             let by: Vec<_> =
                 listed.iter().filter(|end| agrees(end, &told, matched.as_ref())).cloned().collect();
             if !by.is_empty() || attempt == ATTEMPTS {
@@ -211,20 +214,40 @@ fn is_verdict(error: &io::Error) -> bool {
     )
 }
 
+/// Until a rule is added the kernel keeps the local and the main table of IPv4 as one, and says "main" of both: a route that
+/// is listed in the local one alone is that one's.
+fn name_table(listed: &[Outcome], answer: &mut Answer, matched: Option<&mut FibRoute>) {
+    let route = matched.as_deref();
+    let is_in = |table| listed.iter().any(|end| gives(end, answer, route) && end.is_in(table));
+    if answer.table == Some(MAIN_TABLE) && !is_in(MAIN_TABLE) && is_in(LOCAL_TABLE) {
+        answer.table = Some(LOCAL_TABLE);
+        if let Some(matched) = matched {
+            matched.table = LOCAL_TABLE;
+        }
+    }
+}
+
 /// Does this end of the walk give what the kernel told?
 fn agrees(end: &Outcome, told: &Result<Answer, io::Error>, matched: Option<&FibRoute>) -> bool {
-    match (told, &end.route, end.errno) {
-        (Err(error), _, errno) => errno.is_some() && error.raw_os_error() == errno,
-        (Ok(answer), Some(route), None) => {
-            let same_route = matched.is_none_or(|matched| {
-                matched.destination == route.destination && matched.metric == route.metric
-            });
-            // A packet to this host itself comes by `lo`, whatever device the address is on.
-            let local = matches!(answer.kind, RouteType::Local);
-            let same_device = local || route.hops.iter().any(|hop| hop.index == Some(answer.index));
-            answer.table == Some(route.table) && same_route && same_device
-        }
-        (Ok(_), ..) => false,
+    match told {
+        Err(error) => end.errno.is_some() && error.raw_os_error() == end.errno,
+        Ok(answer) => gives(end, answer, matched) && answer.table.is_some_and(|table| end.is_in(table)),
+    }
+}
+
+/// In whatever table.
+fn gives(end: &Outcome, answer: &Answer, matched: Option<&FibRoute>) -> bool {
+    let (Some(route), None) = (&end.route, end.errno) else { return false };
+    let same_route = matched
+        .is_none_or(|matched| matched.destination == route.destination && matched.metric == route.metric);
+    // A packet to this host itself comes by `lo`, whatever device the address is on.
+    let local = matches!(answer.kind, RouteType::Local);
+    same_route && (local || route.hops.iter().any(|hop| hop.index == Some(answer.index)))
+}
+
+impl Outcome {
+    fn is_in(&self, table: u32) -> bool {
+        self.route.as_ref().is_some_and(|route| route.table == table)
     }
 }
 
