@@ -1,15 +1,23 @@
 //! Links, addresses and devices that others take away while they carry a load.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use vpnd::lab::Ping;
 
 use crate::{
     Torment,
     goodput::Stream,
     report::Figure,
-    world::{DEVICE, Pair, Spec, sh, wait_until},
+    world::{DEVICE, Node, Pair, Spec, sh, wait_until},
 };
 
 const LONG: Duration = Duration::from_secs(10);
+/// A ping that a full queue drops is asked again after this: what is looked for is whether traffic is back, and a second of
+/// patience would be the whole limit.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// What others do to its device while it carries a load.
 pub fn flaps(torment: &Torment) -> Vec<Figure> {
@@ -58,7 +66,7 @@ impl Flapped {
             sh(&pair.left.host, act);
             let begin = Instant::now();
             let up = wait_until(Duration::from_secs(10), || {
-                pair.left.reaches(pair.right.inner4) && pair.left.reaches(pair.right.inner6)
+                answers(&pair.left, pair.right.inner4) && answers(&pair.left, pair.right.inner6)
             });
             self.back += u64::from(up);
             self.slowest = self.slowest.max(begin.elapsed());
@@ -83,6 +91,10 @@ impl Flapped {
             ),
         ]
     }
+}
+
+fn answers(from: &Node, to: IpAddr) -> bool {
+    from.host.ping_with(&Ping { patience: PATIENCE, ..Ping::to(to) }).is_ok_and(|pings| pings.received == 1)
 }
 
 fn taken_away(times: u64, theft: &str, name: &str) -> [Figure; 2] {
