@@ -137,6 +137,12 @@ impl Handshakes {
     pub(super) fn len(&self) -> usize {
         self.messages.len() + self.shown.len()
     }
+
+    /// How many wait, cookie replies among them.
+    #[cfg(test)]
+    pub(super) fn all(&self) -> usize {
+        self.len() + self.replies.len()
+    }
 }
 
 /// How many of each source wait: an IPv4 address, or the /64 of an IPv6 one.

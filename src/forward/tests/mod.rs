@@ -117,7 +117,7 @@ impl Node {
 
     fn inbound_marked<'a>(&self, from: &str, ecn: Ecn, datagram: &'a mut [u8], now: Time) -> Inbound<'a> {
         let refused = || Refusal::ALL.map(|why| self.refused(why)).iter().sum::<u64>();
-        let before = (refused(), self.forward.handshakes.len());
+        let before = (refused(), self.forward.handshakes.all());
         let arrival = Arrival { from: endpoint(from), ecn, place: 0..datagram.len(), stride: datagram.len() };
         let mut deliveries = Deliveries::new();
         self.forward.inbound(&arrival, datagram, &mut deliveries, now);
@@ -125,7 +125,7 @@ impl Node {
             return Inbound::Deliver(&datagram[delivery.start + VNET_HEADER_LEN..delivery.end]);
         }
         match before {
-            (_, handshakes) if self.forward.handshakes.len() > handshakes => Inbound::Handshake,
+            (_, handshakes) if self.forward.handshakes.all() > handshakes => Inbound::Handshake,
             (count, _) if refused() > count => Inbound::Refused,
             _ => Inbound::Keepalive,
         }

@@ -75,6 +75,16 @@ fn ten_pings_count_the_bytes_that_the_kernel_counts() {
     assert_eq!(load(&two.to_left.activity.rx_packets), 10);
 }
 
+#[test]
+fn whatever_has_the_size_of_a_cookie_reply_is_for_the_upper_half_to_judge() {
+    let two = Two::new();
+    let mut datagram = vec![0; 64];
+    datagram[0] = 3;
+    assert_eq!(two.right.inbound("203.0.113.66:666", &mut datagram, START), Inbound::Handshake);
+    datagram.push(0);
+    assert_eq!(two.right.inbound("203.0.113.66:666", &mut datagram, START), Inbound::Refused);
+}
+
 proptest! {
     #[test]
     fn garbage_from_the_wire_never_panics_and_never_passes(
