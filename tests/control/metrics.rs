@@ -54,6 +54,7 @@ async fn figures_have_the_names_units_and_types_of_prometheus_conventions() {
     assert_eq!(value(&read, "vpnd_refused_total", ("reason", "unknown_key")), Some(3.0));
     assert_eq!(value(&read, "vpnd_refused_total", ("reason", "replayed")), Some(0.0), "there from the start");
     assert_eq!(value(&read, "vpnd_events_total", ("event", "silent")), Some(1.0));
+    assert_eq!(value(&read, "vpnd_mss_clamped_total", ("interface", NAME)), Some(3.0));
     let mut kinds = BTreeMap::new();
     for line in text.lines().filter(|line| line.starts_with('#')) {
         let mut words = line.split(' ').skip(1);
