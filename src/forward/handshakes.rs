@@ -34,8 +34,8 @@ pub struct HandshakeDatagram {
 pub const HANDSHAKE_QUEUE: usize = 4096;
 /// Of one source: half of what puts everybody under load, so that no source alone can.
 pub const SHARE: u16 = (HANDSHAKE_QUEUE / 16) as u16;
-/// And under load, where what is asked of most is a cookie, which is made twenty times as fast as a handshake is answered:
-/// of ten thousand peers that come back at once each is asked for one, and none has to call a third time.
+/// And under load, where most are asked for a cookie, which takes no Diffie-Hellman: of ten thousand peers that come back at
+/// once each is asked for one, and none has to call a third time.
 const ASKED_QUEUE: usize = 2 * HANDSHAKE_QUEUE;
 /// Messages with a cookie that may wait, beside those: ten thousand peers that come back at once are asked for one, and
 /// then show it within a third of a second.

@@ -109,8 +109,9 @@ fn facts(station: &Station) -> Vec<String> {
     if let Some(mark) = station.mark.filter(|mark| *mark != 0) {
         facts.push(format!("mark {mark:#x}"));
     }
-    let said = |at: &usize| !is_end_before_policy(&station.rules, *at);
-    facts.extend((0..station.rules.len()).filter(said).map(|at| rule_line(&station.rules[at])));
+    let next = station.rules.iter().skip(1).map(Some).chain([None]);
+    let said = station.rules.iter().zip(next).filter(|(rule, next)| !is_end_before_policy(rule, *next));
+    facts.extend(said.map(|(rule, _)| rule_line(rule)));
     facts.extend(station.route.as_ref().map(route_words).into_iter().flatten());
     facts.extend(station.facts.iter().cloned());
     if station.inferred {
@@ -121,13 +122,10 @@ fn facts(station: &Station) -> Vec<String> {
 }
 
 /// That a base chain came to its end is what its policy says.
-fn is_end_before_policy(rules: &[Rule], at: usize) -> bool {
-    let (rule, next) = (&rules[at], rules.get(at + 1));
-    let same_chain =
-        |next: &Rule| (&next.family, &next.table, &next.chain) == (&rule.family, &rule.table, &rule.chain);
-    rule.handle.is_none()
-        && rule.verdict == "continue"
-        && next.is_some_and(|next| next.step == Step::Policy && same_chain(next))
+fn is_end_before_policy(rule: &Rule, next: Option<&Rule>) -> bool {
+    let is_end = rule.handle.is_none() && rule.verdict == "continue";
+    let chain = |rule: &Rule| [&rule.family, &rule.table, &rule.chain].map(Clone::clone);
+    is_end && next.is_some_and(|next| next.step == Step::Policy && chain(next) == chain(rule))
 }
 
 fn rule_line(rule: &Rule) -> String {
