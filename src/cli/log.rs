@@ -22,7 +22,9 @@ pub(super) fn start(filter: &str) -> Result<bool, tracing_subscriber::filter::Pa
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false);
+        .with_target(false)
+        // Said where the line itself could not be written, and by a panic: on a full disk, that of the data thread.
+        .log_internal_errors(false);
     match stream {
         // Under a service manager the journal has the time.
         Some(_) => builder.without_time().init(),

@@ -26,12 +26,13 @@ mod whereabouts; // where peers are, for the next process
 
 use std::{
     io,
-    panic::{AssertUnwindSafe, UnwindSafe, catch_unwind},
+    panic::{AssertUnwindSafe, UnwindSafe, catch_unwind, resume_unwind},
     path::PathBuf,
     sync::Arc,
     time::Duration,
 };
 
+use tokio::runtime::LocalOptions;
 use tracing::{debug, info, warn};
 
 use crate::{
@@ -150,9 +151,14 @@ pub fn run(config: Config, options: Options, attendants: Attendants) -> Result<(
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .build()
+        .build_local(LocalOptions::default())
         .map_err(failed("start the runtime"))?;
-    let run = || runtime.block_on(run_until_stopped(config, options, sandbox, attendants));
+    // As a task: what wakes one of those from within is a place in a queue, and no system call, as it is for what the
+    // runtime is blocked on.
+    let run = || {
+        let task = runtime.spawn_local(run_until_stopped(config, options, sandbox, attendants));
+        runtime.block_on(task).unwrap_or_else(|panicked| resume_unwind(panicked.into_panic()))
+    };
     let ended = unless_it_panics(AssertUnwindSafe(run));
     // A name that is being looked up must not hold the exit back.
     runtime.shutdown_background();

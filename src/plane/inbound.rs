@@ -6,7 +6,8 @@ use super::{
     Fatal, UdpSockets,
     lane::Input,
     pulse::Pulse,
-    shared::{BATCH, BATCH_BYTES, Failures, ROUNDS, Shared, rest},
+    rest::{Vain, rest},
+    shared::{BATCH, BATCH_BYTES, ROUNDS, Shared},
     udp::{Family, Received},
 };
 use crate::{
@@ -50,7 +51,10 @@ pub(super) struct Walk<'a> {
     buffer: Aligned,
     arrivals: Vec<Arrival>,
     deliveries: Deliveries,
-    failures: Failures,
+    /// Receives.
+    vain: Vain,
+    /// Waits.
+    waits: Vain,
 }
 
 impl<'a> Walk<'a> {
@@ -60,7 +64,8 @@ impl<'a> Walk<'a> {
             buffer: Aligned::new(CAPACITY),
             arrivals: Vec::with_capacity(BATCH),
             deliveries: Deliveries::new(),
-            failures: Failures::default(),
+            vain: Vain::default(),
+            waits: Vain::default(),
         }
     }
 
@@ -79,9 +84,8 @@ impl<'a> Walk<'a> {
                 rest(&shared.inbound.wake);
                 return Ok(true);
             };
-            if wake.readable {
-                shared.inbound.wake.clear();
-            }
+            let found = patience.is_some() && !wake.readable || [v4, v6] != [Ready::default(); 2];
+            self.waits.waited(found, [(wake, &shared.inbound.wake)]);
             is_ready(&mut input, [v4, v6]);
             if !input.any() {
                 return Ok(wake.readable);
@@ -117,6 +121,10 @@ impl<'a> Walk<'a> {
         input.rounds += 1;
         self.fill(&mut input, sockets, limit, now);
         if self.arrivals.is_empty() {
+            // It was said to be ready, and is not.
+            if limit == 1 && self.vain.one_more() {
+                rest(&self.shared.inbound.wake);
+            }
             return Ok(());
         }
         let (mut ticket, _input) = self.shared.inbound.taken(input);
@@ -179,7 +187,7 @@ impl<'a> Walk<'a> {
     fn next(&mut self, sockets: &UdpSockets, family: Family, used: &mut usize, now: Time) -> bool {
         match sockets.receive(family, &mut self.buffer[*used..*used + DATAGRAM]) {
             Ok(Received { len, truncated, from, ecn, stride }) => {
-                self.failures.none();
+                self.vain.none();
                 tracing::trace!(from = %from.remote, len, stride, "received");
                 if truncated {
                     self.shared.forward.oversized(from.remote, now);
@@ -191,13 +199,13 @@ impl<'a> Walk<'a> {
                 true
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
-            // The echo of something that was sent earlier.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::ECONNREFUSED)) => true,
             Err(error) => {
-                if let Some(held_back) = self.shared.inbound.log.pass(now) {
+                // The echo of something that was sent earlier.
+                let is_echo = matches!(error.raw_os_error(), Some(libc::EINTR | libc::ECONNREFUSED));
+                if !is_echo && let Some(held_back) = self.shared.inbound.log.pass(now) {
                     tracing::warn!(%family, %error, held_back, "receiving failed");
                 }
-                if self.failures.one_more() {
+                if self.vain.one_more() {
                     rest(&self.shared.inbound.wake);
                     return false;
                 }

@@ -12,7 +12,8 @@ use std::{
 use super::{
     Fatal, inbound,
     pulse::Pulse,
-    shared::{Shared, rest},
+    rest::{Vain, rest},
+    shared::Shared,
 };
 use crate::sys::{
     event::EventFd,
@@ -62,14 +63,14 @@ impl Relief {
 /// The second thread: runs until it is stopped, or the device is gone. While it has the sockets, nobody else waits for
 /// them or is woken for them.
 pub(super) fn run(shared: &Shared, pulse: &Pulse) -> Result<(), Fatal> {
-    let mut walk = inbound::Walk::new(shared);
+    let (mut walk, mut waits) = (inbound::Walk::new(shared), Vain::default());
     while !shared.stopping() {
         let called = [Some((shared.relief.wake.as_fd(), Interest::Read))];
-        if pulse.rests(|| poll::wait(called, None)).is_err() {
+        let Ok([wake]) = pulse.rests(|| poll::wait(called, None)) else {
             rest(&shared.relief.wake);
             continue;
-        }
-        shared.relief.wake.clear();
+        };
+        waits.waited(false, [(wake, &shared.relief.wake)]);
         while shared.relief.is_active() && !shared.stopping() {
             if !walk.turn(Some(IDLE), pulse)? {
                 shared.relief.give_back();

@@ -2,16 +2,15 @@
 
 use std::{
     io,
-    os::fd::AsFd,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    thread,
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
-use tokio::sync::watch;
 
 use super::{
     Clock, Fatal, PlaneSettings, TunDevice, UdpSockets,
@@ -20,14 +19,12 @@ use super::{
     offload,
     pace::{Bucket, LogGate},
     relief::Relief,
+    rest::PAUSE,
     udp::{Payload, Sent},
 };
 use crate::{
     forward::{Cargo, Endpoint, Evidence, Forward, Pause, Refusal, Time, segment::Segmentation},
-    sys::{
-        event::EventFd,
-        poll::{self, Interest},
-    },
+    sys::event::Bell,
     wire::{
         ip,
         outer::Outer,
@@ -41,12 +38,11 @@ pub(super) const BATCH: usize = 64;
 pub(super) const BATCH_BYTES: usize = 1 << 15;
 /// Batches that a loop takes before it looks at all its descriptors again.
 pub(super) const ROUNDS: usize = 64;
-/// How many failures in a row are tried again at once, before a loop rests.
-const FAILURES: u32 = 8;
 /// How long a send waits for room in the socket's buffer before the packet is dropped.
 const PATIENCE: Duration = Duration::from_millis(10);
-/// How long a loop rests when its input fails without saying that it is gone: a fault must not spin.
-const PAUSE: Duration = Duration::from_millis(50);
+
+/// How often the daemon is told that a loop cannot go on, where the telling fails.
+const TELLINGS: u32 = 200;
 
 /// Shared by the loops and the handle.
 pub(super) struct Shared {
@@ -69,7 +65,9 @@ pub(super) struct Shared {
     /// How many may be sent.
     errors_left: Mutex<Bucket>,
     stopping: AtomicBool,
-    failed: watch::Sender<Option<Fatal>>,
+    failed: OnceLock<Fatal>,
+    /// Rings when that was said.
+    fallen: Bell,
 }
 
 impl Shared {
@@ -97,7 +95,8 @@ impl Shared {
             errors,
             errors_left: Mutex::new(Bucket::new(Clock.boot())),
             stopping: AtomicBool::new(false),
-            failed: watch::Sender::new(None),
+            failed: OnceLock::new(),
+            fallen: Bell::new()?,
         })
     }
 
@@ -127,19 +126,25 @@ impl Shared {
 
     /// A loop cannot go on: says why (the first reason stands), and ends the other, too: half a tunnel is none.
     pub(super) fn fail(&self, why: Fatal) {
-        self.failed.send_if_modified(|failed| {
-            let first = failed.is_none();
-            failed.get_or_insert(why);
-            first
-        });
+        self.failed.get_or_init(|| why);
         self.stop();
+        // Nobody rings after us, so this is told as often as it takes; not for ever, since whoever stops us waits.
+        for _ in 0..TELLINGS {
+            if self.fallen.ring() {
+                return;
+            }
+            thread::sleep(PAUSE);
+        }
     }
 
     /// Resolves when [`Self::fail`] was called.
     pub(super) async fn failed(&self) -> Fatal {
-        let mut failed = self.failed.subscribe();
-        let why = failed.wait_for(Option::is_some).await.expect("the sender lives in self");
-        why.clone().expect("that is what was waited for")
+        loop {
+            if let Some(why) = self.failed.get() {
+                return why.clone();
+            }
+            self.fallen.rung().await;
+        }
     }
 
     /// Sends one datagram of the upper half; counts a failure, with what is known of the peer.
@@ -354,31 +359,7 @@ fn cut(frame: &[u8]) -> Option<impl Iterator<Item = Vec<u8>>> {
     }))
 }
 
-/// Counts failures in a row: a few are tried again at once, then the loop rests.
-#[derive(Debug, Default)]
-pub(super) struct Failures(u32);
-
-impl Failures {
-    /// It worked.
-    pub(super) fn none(&mut self) {
-        self.0 = 0;
-    }
-    /// It failed; true when it is time to rest.
-    pub(super) fn one_more(&mut self) -> bool {
-        self.0 += 1;
-        self.0 > FAILURES
-    }
-}
-
 /// EBADFD: the device was deleted, or its namespace was; the descriptor has nothing behind it any more.
 pub(super) fn is_gone(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::EBADFD)
-}
-
-/// Rests a moment, unless there is something else to do.
-pub(super) fn rest(wake: &EventFd) {
-    if poll::wait([Some((wake.as_fd(), Interest::Read))], Some(PAUSE)).is_err() {
-        // Poll itself is what fails (ENOMEM): there is still the plain way to sleep.
-        std::thread::sleep(PAUSE);
-    }
 }

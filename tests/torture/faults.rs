@@ -7,6 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use vpnd::sys::tun::device_exists;
+
 use crate::{
     Torment,
     goodput::Stream,
@@ -25,14 +27,20 @@ const CALLS: &[&str] = &[
     "recvmsg",
     "read",
     "write",
-    "ppoll",
-    "epoll_wait",
+    "writev",
+    if cfg!(target_arch = "x86_64") { "poll" } else { "ppoll" },
+    if cfg!(target_arch = "x86_64") { "epoll_wait" } else { "epoll_pwait" },
     "epoll_ctl",
     "timerfd_settime",
     "accept4",
     "sendto",
     "recvfrom",
 ];
+
+/// What a loop that does not spin may do while each of its calls fails: of a core, and of such calls in a second.
+const CALM: (f64, f64) = (0.5, 1000.0);
+/// The same while one call in a hundred fails, and the others carry all that goes.
+const BUSY: f64 = 0.9;
 
 /// System calls that fail by strace's hand: one in a hundred, and all of them, for some seconds. The sandbox is closed.
 pub fn faults(torment: &Torment) -> Vec<Figure> {
@@ -48,10 +56,13 @@ pub fn faults(torment: &Torment) -> Vec<Figure> {
         };
         let mut pair = start();
         for error in errors.iter().filter(|&&error| error != SHORT || moves_bytes(call)) {
-            for (often, when) in [("1 %", "100+100"), ("100 %", "1+")] {
-                figures.push(Fault { call, error, often, when, time }.on(&pair));
+            for (often, when) in [(RARELY, "100+100"), (ALWAYS, "1+")] {
+                let fault = Fault { call, error, often, when, time };
+                let figure = if fault.ends_it() { fault.end_of(&pair) } else { fault.on(&pair) };
+                println!("{}", crate::line(&figure));
+                figures.push(figure);
                 // The next fault is not to be blamed for this one.
-                if !pair.left.reaches(pair.right.inner4) {
+                if cpu_seconds(pair.left.pid()).is_none() || !pair.left.reaches(pair.right.inner4) {
                     drop(pair);
                     pair = start();
                 }
@@ -61,8 +72,11 @@ pub fn faults(torment: &Torment) -> Vec<Figure> {
     figures
 }
 
+const RARELY: &str = "1 %";
+const ALWAYS: &str = "100 %";
+
 fn moves_bytes(call: &str) -> bool {
-    ["sendmsg", "recvmsg", "read", "write", "sendto", "recvfrom"].contains(&call)
+    ["sendmsg", "recvmsg", "read", "write", "writev", "sendto", "recvfrom"].contains(&call)
 }
 
 struct Fault<'a> {
@@ -75,9 +89,19 @@ struct Fault<'a> {
 }
 
 impl Fault<'_> {
+    /// What the runtime itself waits by has no error but EINTR that a kernel gives to a process whose memory and
+    /// descriptors are whole (epoll_wait(2)), and the runtime ends at any other one (tokio, `Driver::turn`).
+    fn ends_it(&self) -> bool {
+        self.call.starts_with("epoll_") && self.call.ends_with("wait") && self.error != "EINTR"
+    }
+
+    fn name(&self) -> String {
+        format!("{} gives {}, {} for {:.1} s", self.call, self.error, self.often, self.time.as_secs_f64())
+    }
+
     fn on(&self, pair: &Pair) -> Figure {
-        let Self { call, error, often, time, .. } = self;
-        let (pid, seconds) = (pair.left.pid(), time.as_secs_f64());
+        let Self { often, time, .. } = self;
+        let pid = pair.left.pid();
         // The data path has work, and so has the control path.
         let load = Stream::start(&pair.left.host, &pair.right.host, pair.right.inner4);
         let lines = || pair.left.log().lines().filter(|line| !line.contains(" DEBUG ")).count();
@@ -100,25 +124,50 @@ impl Fault<'_> {
         let took = begin.elapsed();
         drop(load);
         let failed = fs::read_to_string(&made).unwrap_or_default().matches("(INJECTED)").count();
-        // strace itself makes each call some fifty times as slow: a loop that spins is at 100 % then.
-        let calm = used < 0.9 * lasted.max(1.0) && told as f64 <= 10.0 * lasted.max(1.0);
-        let holds = attached && back && calm && (failed > 0 || *often != "100 %");
+        let (core, rate) = (used / lasted.max(1.0), failed as f64 / lasted.max(1.0));
+        let spins = if *often == ALWAYS { core >= CALM.0 || rate > CALM.1 } else { core >= BUSY };
+        let calm = !spins && told as f64 <= 10.0 * lasted.max(1.0);
+        let holds = attached && back && calm && (failed > 0 || *often == RARELY);
         Figure {
             // How soon is the machine's affair, too.
             speed: holds,
             ..Figure::hard(
-                format!("{call} gives {error}, {often} for {seconds:.1} s"),
+                self.name(),
                 "lives, no spin, back ≤ 1 s, ≤ 10 lines/s",
                 format!(
                     "{}, {failed} failed, {:.0} % of a core, back in {:.1} s, {told} lines",
                     if alive() { "lives" } else { "ended" },
-                    used / lasted * 100.0,
+                    core * 100.0,
                     took.as_secs_f64()
                 ),
                 holds && took <= Duration::from_secs(1),
             )
             .note(if alive() { String::new() } else { last_line(&pair.left.log()) })
         }
+    }
+
+    /// Where it must end: it says so, and leaves nothing behind.
+    fn end_of(&self, pair: &Pair) -> Figure {
+        let pid = pair.left.pid();
+        let made = pair.left.host.folder().join("strace.out");
+        let mut process = pair.left.host.spawn("strace", self.strace(pid, &made)).expect("strace starts");
+        let ended = || cpu_seconds(pid).is_none();
+        let begin = Instant::now();
+        while begin.elapsed() < self.time && !ended() {
+            let _what_wakes_it = pair.left.daemon().status(DEVICE);
+            thread::sleep(Duration::from_millis(20));
+        }
+        process.terminate(Duration::from_secs(5));
+        let failed = fs::read_to_string(&made).unwrap_or_default().matches("(INJECTED)").count();
+        let swept =
+            ended() && wait_until(Duration::from_secs(5), || !pair.left.host.run(|| device_exists(DEVICE)));
+        let reached = match (failed, ended()) {
+            (0, _) => "none failed".to_owned(),
+            (_, true) => format!("ended: {}", last_line(&pair.left.log())),
+            (_, false) => format!("lives, {failed} failed"),
+        };
+        let met = if failed == 0 { self.often == RARELY } else { swept };
+        Figure::hard(self.name(), "it must end (epoll_wait(2)): says so, leaves nothing", reached, met)
     }
 
     /// It writes a line for each call.
@@ -128,10 +177,6 @@ impl Fault<'_> {
         let mut strace = Command::new("strace");
         strace.args(["-f", "-q", "-s", "0", "-e", &format!("trace={call}")]).arg("-o").arg(to);
         strace.args(["-e", &format!("inject={call}:{said}:when={when}")]);
-        if ["read", "write"].contains(call) {
-            // Not the runtime's eventfd, whose calls cannot fail: it ends the process for that.
-            strace.args(["-P", "/dev/net/tun"]);
-        }
         strace.args(["-p", &pid.to_string()]).stdout(Stdio::null());
         strace
     }
