@@ -6,7 +6,7 @@ use super::{
     Fatal, UdpSockets,
     lane::Input,
     pulse::Pulse,
-    rest::{Vain, rest},
+    rest::{Vain, insist, rest},
     shared::{BATCH, BATCH_BYTES, ROUNDS, Shared},
     udp::{Family, Received},
 };
@@ -30,7 +30,7 @@ pub(super) fn run(shared: &Shared, pulse: &Pulse) -> Result<(), Fatal> {
         walk.turn(None, pulse)?;
     }
     // The next one that waits for input is to see it, too.
-    shared.inbound.wake.signal();
+    insist(&shared.inbound.wake);
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use super::{
     Fatal, PlaneSettings,
     lane::Input,
     pulse::Pulse,
-    rest::{Vain, rest},
+    rest::{Vain, insist, rest},
     shared::{BATCH, BATCH_BYTES, Shared, is_gone},
 };
 use crate::{
@@ -40,7 +40,7 @@ pub(super) fn run(shared: &Shared, pulse: &Pulse) -> Result<(), Fatal> {
         }
     }
     // The next one that waits for input is to see it, too.
-    shared.outbound.wake.signal();
+    insist(&shared.outbound.wake);
     Ok(())
 }
 

@@ -12,7 +12,7 @@ use std::{
 use super::{
     Fatal, inbound,
     pulse::Pulse,
-    rest::{Vain, rest},
+    rest::{Vain, insist, rest},
     shared::Shared,
 };
 use crate::sys::{
@@ -51,10 +51,13 @@ impl Relief {
     /// The first thread hands the sockets over.
     pub(super) fn call(&self) {
         self.active.store(true, Ordering::Release);
-        self.wake.signal();
+        if !self.wake.signal() {
+            // It heard nothing of it: they stay with the first.
+            self.give_back();
+        }
     }
 
-    /// The second thread gives them back; then it wakes the first.
+    /// They are the first thread's again, which is then to be woken.
     fn give_back(&self) {
         self.active.store(false, Ordering::Release);
     }
@@ -74,7 +77,7 @@ pub(super) fn run(shared: &Shared, pulse: &Pulse) -> Result<(), Fatal> {
         while shared.relief.is_active() && !shared.stopping() {
             if !walk.turn(Some(IDLE), pulse)? {
                 shared.relief.give_back();
-                shared.outbound.wake.signal();
+                insist(&shared.outbound.wake);
             }
         }
     }

@@ -12,7 +12,9 @@ use crate::sys::{
 /// How many attempts in a row are in vain, before a loop rests.
 const AT_ONCE: u32 = 8;
 /// How long it rests.
-pub(super) const PAUSE: Duration = Duration::from_millis(50);
+const PAUSE: Duration = Duration::from_millis(50);
+/// How often what must succeed is attempted: for ten seconds.
+const ATTEMPTS: u32 = 200;
 
 /// Counts attempts in a row that were in vain.
 #[derive(Debug, Default)]
@@ -33,9 +35,12 @@ impl Vain {
     /// A wait is over: because something was `found`, or by these wakers, which are made ready for the next time. A signal
     /// ends a wait for nothing, and a waker that cannot be cleared ends each: neither may keep a loop busy.
     pub(super) fn waited<const N: usize>(&mut self, found: bool, wakers: [(Ready, &EventFd); N]) {
-        let woken = wakers.iter().filter(|(ready, _)| ready.readable);
-        let cleared = woken.fold(found, |any, (_, wake)| wake.clear() || any);
-        if cleared {
+        let (mut found, mut stuck) = (found, false);
+        for (_, wake) in wakers.iter().filter(|(ready, _)| ready.readable) {
+            let cleared = wake.clear();
+            (found, stuck) = (found || cleared, stuck || !cleared);
+        }
+        if found && !stuck {
             self.none();
         } else if self.one_more() {
             thread::sleep(PAUSE);
@@ -51,6 +56,21 @@ pub(super) fn rest(wake: &EventFd) {
     }
     // Poll itself may be what fails (ENOMEM), or what signals end: there is still the plain way to sleep.
     thread::sleep(PAUSE.saturating_sub(Clock.boot().since(begin)));
+}
+
+/// Wakes by this, where nobody will do it again, and nothing goes on without it.
+pub(super) fn insist(wake: &EventFd) {
+    persevere(|| wake.signal());
+}
+
+/// Again until it succeeds; not for ever, since somebody may wait for us to end.
+pub(super) fn persevere(attempt: impl Fn() -> bool) {
+    for _ in 0..ATTEMPTS {
+        if attempt() {
+            return;
+        }
+        thread::sleep(PAUSE);
+    }
 }
 
 #[cfg(test)]
@@ -86,6 +106,17 @@ mod tests {
         assert!(took(&mut vain, false, NOT) >= 12 * PAUSE);
         // Whatever else this machine does, it does not sleep twenty times.
         assert!(took(&mut vain, true, NOT) < 12 * PAUSE && took(&mut vain, false, READABLE) < 12 * PAUSE);
+    }
+
+    /// Whatever else is there to do: it would cut each rest short, and each wait.
+    #[test]
+    fn a_waker_that_cannot_be_cleared_keeps_no_loop_busy() {
+        let wake = EventFd::new().unwrap();
+        let mut vain = Vain::default();
+        let begin = Clock.boot();
+        // It is said to be readable, and is not: what cannot be read cannot be told from that.
+        (0..12).for_each(|_| vain.waited(true, [(READABLE, &wake)]));
+        assert!(Clock.boot().since(begin) >= 4 * PAUSE);
     }
 
     #[test]

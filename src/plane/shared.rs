@@ -6,7 +6,6 @@ use std::{
         Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    thread,
     time::Duration,
 };
 
@@ -19,7 +18,7 @@ use super::{
     offload,
     pace::{Bucket, LogGate},
     relief::Relief,
-    rest::PAUSE,
+    rest::{insist, persevere},
     udp::{Payload, Sent},
 };
 use crate::{
@@ -40,9 +39,6 @@ pub(super) const BATCH_BYTES: usize = 1 << 15;
 pub(super) const ROUNDS: usize = 64;
 /// How long a send waits for room in the socket's buffer before the packet is dropped.
 const PATIENCE: Duration = Duration::from_millis(10);
-
-/// How often the daemon is told that a loop cannot go on, where the telling fails.
-const TELLINGS: u32 = 200;
 
 /// Shared by the loops and the handle.
 pub(super) struct Shared {
@@ -114,9 +110,7 @@ impl Shared {
     /// Ends both loops.
     pub(super) fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
-        self.outbound.wake.signal();
-        self.inbound.wake.signal();
-        self.relief.wake.signal();
+        [&self.outbound.wake, &self.inbound.wake, &self.relief.wake].into_iter().for_each(insist);
     }
 
     /// Are the loops to end?
@@ -128,13 +122,8 @@ impl Shared {
     pub(super) fn fail(&self, why: Fatal) {
         self.failed.get_or_init(|| why);
         self.stop();
-        // Nobody rings after us, so this is told as often as it takes; not for ever, since whoever stops us waits.
-        for _ in 0..TELLINGS {
-            if self.fallen.ring() {
-                return;
-            }
-            thread::sleep(PAUSE);
-        }
+        // Nobody rings after us.
+        persevere(|| self.fallen.ring());
     }
 
     /// Resolves when [`Self::fail`] was called.

@@ -2,18 +2,19 @@
 
 use std::{
     fs,
+    path::PathBuf,
     process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-use vpnd::sys::tun::device_exists;
+use vpnd::{lab::Process, sys::tun::device_exists};
 
 use crate::{
     Torment,
     goodput::Stream,
     report::Figure,
-    world::{DEVICE, Pair, Spec, wait_until},
+    world::{DEVICE, Node, Pair, Spec, sh, wait_until},
 };
 
 /// What each call is made to say. `SHORT`: it has done one byte of it.
@@ -59,10 +60,11 @@ pub fn faults(torment: &Torment) -> Vec<Figure> {
             for (often, when) in [(RARELY, "100+100"), (ALWAYS, "1+")] {
                 let fault = Fault { call, error, often, when, time };
                 let figure = if fault.ends_it() { fault.end_of(&pair) } else { fault.on(&pair) };
-                println!("{}", crate::line(&figure));
                 figures.push(figure);
                 // The next fault is not to be blamed for this one.
-                if cpu_seconds(pair.left.pid()).is_none() || !pair.left.reaches(pair.right.inner4) {
+                let is_well = cpu_seconds(pair.left.pid()).is_some() && pair.left.reaches(pair.right.inner4);
+                // And what others remove again and again is put back less and less often.
+                if !is_well || fault.is_of_netlink() {
                     drop(pair);
                     pair = start();
                 }
@@ -95,19 +97,26 @@ impl Fault<'_> {
         self.call.starts_with("epoll_") && self.call.ends_with("wait") && self.error != "EINTR"
     }
 
+    /// Nothing that repeats itself makes these calls: the host's state is asked for, and changed, by them.
+    fn is_of_netlink(&self) -> bool {
+        ["sendto", "recvfrom"].contains(&self.call)
+    }
+
     fn name(&self) -> String {
         format!("{} gives {}, {} for {:.1} s", self.call, self.error, self.often, self.time.as_secs_f64())
     }
 
     fn on(&self, pair: &Pair) -> Figure {
-        let Self { often, time, .. } = self;
+        let Self { call, error, often, time, .. } = self;
         let pid = pair.left.pid();
         // The data path has work, and so has the control path.
         let load = Stream::start(&pair.left.host, &pair.right.host, pair.right.inner4);
         let lines = || pair.left.log().lines().filter(|line| !line.contains(" DEBUG ")).count();
-        let made = pair.left.host.folder().join("strace.out");
-        let mut process = pair.left.host.spawn("strace", self.strace(pid, &made)).expect("strace starts");
-        let attached = wait_until(Duration::from_secs(5), || traced(pid));
+        let (processes, attached) = self.begin(&pair.left);
+        if self.is_of_netlink() {
+            // Something to put back: it asks the kernel, and tells it.
+            sh(&pair.left.host, "ip addr flush dev vpn0");
+        }
         let (before, used, begin) = (lines(), cpu_seconds(pid), Instant::now());
         while begin.elapsed() < *time {
             let _what_may_fail = pair.left.daemon().status(DEVICE);
@@ -116,16 +125,20 @@ impl Fault<'_> {
         let lasted = begin.elapsed().as_secs_f64();
         let (told, used) =
             (lines() - before, cpu_seconds(pid).zip(used).map_or(0.0, |(after, before)| after - before));
-        process.terminate(Duration::from_secs(5));
+        let failed = self.end(&pair.left, processes);
         let begin = Instant::now();
         let alive = || cpu_seconds(pid).is_some();
         let answers = || pair.left.reaches(pair.right.inner4) && pair.left.daemon().status(DEVICE).is_ok();
         let back = alive() && wait_until(Duration::from_secs(8), answers);
         let took = begin.elapsed();
         drop(load);
-        let failed = fs::read_to_string(&made).unwrap_or_default().matches("(INJECTED)").count();
         let (core, rate) = (used / lasted.max(1.0), failed as f64 / lasted.max(1.0));
-        let spins = if *often == ALWAYS { core >= CALM.0 || rate > CALM.1 } else { core >= BUSY };
+        // One byte of a stream is progress: as many are called for as were asked for.
+        let goes_on = *error == SHORT && ["writev", "sendto", "recvfrom"].contains(call);
+        let spins = match *often == ALWAYS {
+            true => core >= CALM.0 || rate > CALM.1 && !goes_on,
+            false => core >= BUSY,
+        };
         let calm = !spins && told as f64 <= 10.0 * lasted.max(1.0);
         let holds = attached && back && calm && (failed > 0 || *often == RARELY);
         Figure {
@@ -149,16 +162,14 @@ impl Fault<'_> {
     /// Where it must end: it says so, and leaves nothing behind.
     fn end_of(&self, pair: &Pair) -> Figure {
         let pid = pair.left.pid();
-        let made = pair.left.host.folder().join("strace.out");
-        let mut process = pair.left.host.spawn("strace", self.strace(pid, &made)).expect("strace starts");
+        let (processes, _) = self.begin(&pair.left);
         let ended = || cpu_seconds(pid).is_none();
         let begin = Instant::now();
         while begin.elapsed() < self.time && !ended() {
             let _what_wakes_it = pair.left.daemon().status(DEVICE);
             thread::sleep(Duration::from_millis(20));
         }
-        process.terminate(Duration::from_secs(5));
-        let failed = fs::read_to_string(&made).unwrap_or_default().matches("(INJECTED)").count();
+        let failed = self.end(&pair.left, processes);
         let swept =
             ended() && wait_until(Duration::from_secs(5), || !pair.left.host.run(|| device_exists(DEVICE)));
         let reached = match (failed, ended()) {
@@ -170,16 +181,87 @@ impl Fault<'_> {
         Figure::hard(self.name(), "it must end (epoll_wait(2)): says so, leaves nothing", reached, met)
     }
 
-    /// It writes a line for each call.
-    fn strace(&self, pid: u32, to: &std::path::Path) -> Command {
+    /// One process, or several for different threads. They write a line for each call.
+    fn straces(&self, pid: u32) -> Vec<Command> {
+        let all = Traced { threads: vec![pid], each_thread: true, paths: Vec::new() };
+        let traced = if self.call == "write" { but_for_the_runtimes_waker(pid) } else { vec![all] };
+        traced.into_iter().map(|traced| self.strace(traced)).collect()
+    }
+
+    fn strace(&self, traced: Traced) -> Command {
         let Self { call, error, when, .. } = self;
         let said = if *error == SHORT { "retval=1".to_owned() } else { format!("error={error}") };
         let mut strace = Command::new("strace");
-        strace.args(["-f", "-q", "-s", "0", "-e", &format!("trace={call}")]).arg("-o").arg(to);
+        strace.args(["-q", "-s", "0", "-e", &format!("trace={call}")]);
         strace.args(["-e", &format!("inject={call}:{said}:when={when}")]);
-        strace.args(["-p", &pid.to_string()]).stdout(Stdio::null());
+        if traced.each_thread {
+            strace.arg("-f");
+        }
+        for path in traced.paths {
+            strace.arg("-P").arg(path);
+        }
+        for thread in traced.threads {
+            strace.args(["-p", &thread.to_string()]);
+        }
+        strace.stdout(Stdio::null());
         strace
     }
+
+    /// Lets it begin; true when it has.
+    fn begin(&self, node: &Node) -> (Vec<Process>, bool) {
+        let pid = node.pid();
+        let start = |(number, mut strace): (usize, Command)| {
+            strace.arg("-o").arg(told(node, number));
+            node.host.spawn("strace", strace).expect("strace starts")
+        };
+        let processes = self.straces(pid).into_iter().enumerate().map(start).collect();
+        (processes, wait_until(Duration::from_secs(5), || traced(pid)))
+    }
+
+    /// Lets it end; how many calls failed.
+    fn end(&self, node: &Node, processes: Vec<Process>) -> usize {
+        let failed = |(number, mut process): (usize, Process)| {
+            process.terminate(Duration::from_secs(5));
+            fs::read_to_string(told(node, number)).unwrap_or_default().matches("(INJECTED)").count()
+        };
+        processes.into_iter().enumerate().map(failed).sum()
+    }
+}
+
+/// Where a strace writes to.
+fn told(node: &Node, number: usize) -> PathBuf {
+    node.host.folder().join(format!("strace.{number}"))
+}
+
+/// What one strace looks at.
+struct Traced {
+    threads: Vec<u32>,
+    /// And all others of the process.
+    each_thread: bool,
+    /// These descriptors alone; none: all.
+    paths: Vec<PathBuf>,
+}
+
+/// Tokio ends a task, or the thread, whose write to its own eventfd fails (`failed to wake I/O driver`, in
+/// runtime/io/driver.rs), and it writes whenever a timer is set that comes before all others, in the main thread. So all
+/// descriptors of the threads that carry data, among them the eventfds by which they wake each other and the main thread;
+/// and of the main thread all but the eventfds.
+fn but_for_the_runtimes_waker(pid: u32) -> Vec<Traced> {
+    let entries = |what: &str| fs::read_dir(format!("/proc/{pid}/{what}")).expect("it runs").flatten();
+    let tasks = entries("task").filter(|task| {
+        fs::read_to_string(task.path().join("comm")).is_ok_and(|name| {
+            ["vpnd-data", "vpnd-relief", "vpnd-out", "vpnd-in"].iter().any(|kind| name.starts_with(kind))
+        })
+    });
+    let threads = tasks.filter_map(|task| task.file_name().to_str()?.parse().ok()).collect();
+    let paths = entries("fd").filter_map(|fd| fs::read_link(fd.path()).ok());
+    let mut paths: Vec<_> = paths.filter(|path| path.as_os_str() != "anon_inode:[eventfd]").collect();
+    paths.sort();
+    paths.dedup();
+    vec![
+        Traced { threads, each_thread: false, paths: Vec::new() },
+        Traced { threads: vec![pid], each_thread: false, paths },
+    ]
 }
 
 /// Of what it said: why it ended.
