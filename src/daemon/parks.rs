@@ -10,12 +10,12 @@ use std::{
 use crate::plane::Clock;
 
 /// Waits that follow each other faster than this have hardly anything between them.
-const SOON: Duration = Duration::from_micros(500);
+const SOON: Duration = Duration::from_millis(1);
 /// So many of them in a row are too many: a flood of handshakes makes them, too, and takes no harm from being handled some at
 /// a time.
 const MANY: u64 = 64;
 /// What is put between them then.
-const PAUSE: Duration = Duration::from_millis(1);
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// Of the one thread that waits.
 #[derive(Debug, Default)]
