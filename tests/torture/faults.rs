@@ -4,6 +4,10 @@ use std::{
     fs,
     path::PathBuf,
     process::{Command, Stdio},
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -38,6 +42,9 @@ const CALLS: &[&str] = &[
     "recvfrom",
 ];
 
+/// Calls whose faults are tried at the same time.
+const AT_ONCE: usize = 4;
+
 /// What a loop that does not spin may do while each of its calls fails: of a core, and of such calls in a second.
 const CALM: (f64, f64) = (0.5, 1000.0);
 /// The same while one call in a hundred fails, and the others carry all that goes.
@@ -48,34 +55,49 @@ pub fn faults(torment: &Torment) -> Vec<Figure> {
     let time = if torment.is_full() { Duration::from_secs(5) } else { Duration::from_millis(700) };
     let calls = if torment.is_full() { CALLS } else { &CALLS[..2] };
     let errors = if torment.is_full() { ERRORS } else { &ERRORS[..1] };
-    let mut figures = Vec::new();
-    for (number, call) in calls.iter().enumerate() {
-        let start = || {
-            let pair = Pair::start(&format!("fault{number}"), &Spec::default());
-            pair.left.ping(pair.right.inner4, 1);
-            pair
-        };
-        let mut pair = start();
-        for error in errors.iter().filter(|&&error| error != SHORT || moves_bytes(call)) {
-            for (often, when) in [(RARELY, "100+100"), (ALWAYS, "1+")] {
-                let fault = Fault { call, error, often, when, time };
-                let mut figure = fault.figure(&pair);
-                for _ in 0..3 {
-                    if !fault.was_cut_off(&pair) {
-                        break;
-                    }
-                    drop(pair);
-                    pair = start();
-                    figure = fault.figure(&pair);
+    let (next, all) = (AtomicUsize::new(0), Mutex::new(vec![Vec::new(); calls.len()]));
+    let work = || {
+        while let Some((number, call)) = take(calls, &next) {
+            let figures = of_call(call, &format!("fault{number}"), errors, time);
+            all.lock().expect("nobody panicked")[number] = figures;
+        }
+    };
+    thread::scope(|scope| (0..AT_ONCE).for_each(|_| _ = scope.spawn(work)));
+    all.into_inner().expect("nobody panicked").concat()
+}
+
+fn take<'a>(calls: &[&'a str], next: &AtomicUsize) -> Option<(usize, &'a str)> {
+    let number = next.fetch_add(1, Ordering::Relaxed);
+    calls.get(number).map(|call| (number, *call))
+}
+
+/// A call fails in each way; the tunnel is its own.
+fn of_call(call: &str, name: &str, errors: &[&str], time: Duration) -> Vec<Figure> {
+    let start = || {
+        let pair = Pair::start(name, &Spec::default());
+        pair.left.ping(pair.right.inner4, 1);
+        pair
+    };
+    let (mut pair, mut figures) = (start(), Vec::new());
+    for error in errors.iter().filter(|&&error| error != SHORT || moves_bytes(call)) {
+        for (often, when) in [(RARELY, "100+100"), (ALWAYS, "1+")] {
+            let fault = Fault { call, error, often, when, time };
+            let mut figure = fault.figure(&pair);
+            for _ in 0..3 {
+                if !fault.was_cut_off(&pair) {
+                    break;
                 }
-                figures.push(figure);
-                // The next fault is not to be blamed for this one.
-                let is_well = cpu_seconds(pair.left.pid()).is_some() && pair.left.reaches(pair.right.inner4);
-                // And what others remove again and again is put back less and less often.
-                if !is_well || fault.is_of_netlink() {
-                    drop(pair);
-                    pair = start();
-                }
+                drop(pair);
+                pair = start();
+                figure = fault.figure(&pair);
+            }
+            figures.push(figure);
+            // The next fault is not to be blamed for this one.
+            let is_well = cpu_seconds(pair.left.pid()).is_some() && pair.left.reaches(pair.right.inner4);
+            // And what others remove again and again is put back less and less often.
+            if !is_well || fault.is_of_netlink() {
+                drop(pair);
+                pair = start();
             }
         }
     }
