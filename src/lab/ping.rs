@@ -37,6 +37,11 @@ impl Ping {
         let (patience, interval) = (Duration::from_secs(1), Duration::ZERO);
         Self { destination, count: 1, payload: 56, patience, interval, source: None }
     }
+
+    /// The same with ten seconds of patience: what then is missing was lost, and not late on a busy machine.
+    pub fn patiently(destination: IpAddr) -> Self {
+        Self { patience: Duration::from_secs(10), ..Self::to(destination) }
+    }
 }
 
 /// What came of it.
