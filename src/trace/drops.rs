@@ -139,14 +139,18 @@ fn of_a_neighbour(name: &str, fields: &str) -> Option<Deed> {
 }
 
 impl Watched {
-    /// The only step of that kind in that time, and what became of its buffer.
-    pub(super) fn the_one(&self, span: &RangeInclusive<u64>, deed: &Deed) -> Option<(&Step, Option<&Step>)> {
+    /// The only step of that kind in that time, and what was done with its buffer behind it.
+    pub(super) fn the_one(
+        &self,
+        span: &RangeInclusive<u64>,
+        deed: &Deed,
+    ) -> Option<(&Step, impl Iterator<Item = &Step>)> {
         if *span.start() < self.since_ns {
             return None;
         }
         let mut ones = self.within(span).filter(|(_, step)| step.deed == *deed);
         let (at, one) = ones.next().filter(|_| ones.next().is_none())?;
-        Some((one, self.steps[at + 1..].iter().find(|step| step.buffer == one.buffer)))
+        Some((one, self.steps[at + 1..].iter().filter(|step| step.buffer == one.buffer)))
     }
 
     /// The steps of that time, and where they stand.
@@ -159,7 +163,7 @@ impl Watched {
         let span = at_ns.saturating_sub(EARLIER_NS)..=at_ns.saturating_add(LATER_NS);
         let received = Deed::Received { device: device.to_owned(), bytes };
         // Was its buffer received again, its end was not told.
-        match &self.the_one(&span, &received)?.1?.deed {
+        match &self.the_one(&span, &received)?.1.next()?.deed {
             Deed::Dropped { reason, by } => Some((reason.clone(), by.clone())),
             _ => None,
         }

@@ -42,8 +42,8 @@ pub(super) struct Leaving {
 /// What became of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Fate {
-    /// Its queue or driver gave it up.
-    Dropped { at_ns: u64, reason: String, by: String },
+    /// The queue or the driver of a device gave it up: of this one, or of one below.
+    Dropped { at_ns: u64, device: String, reason: String, by: String },
     /// The driver took it.
     Taken,
     /// It is in the queue of the device.
@@ -66,20 +66,37 @@ impl Leaving {
     fn fate(&self, watched: &Watched, next_hop: Option<IpAddr>) -> Option<Fate> {
         let queued = Deed::Queued { device: self.device.clone(), bytes: self.bytes + self.header };
         if let Some((one, next)) = watched.the_one(&self.span, &queued) {
-            return match next.map(|next| &next.deed) {
-                None => (!self.is_cut).then_some(Fate::Queued { at_ns: one.at_ns }),
-                Some(Deed::Dropped { reason, by }) => {
-                    Some(Fate::Dropped { at_ns: one.at_ns, reason: reason.clone(), by: by.clone() })
-                }
-                Some(Deed::Taken) => Some(Fate::Taken),
-                // Its end was not told.
-                Some(_) => None,
-            };
+            return self.fate_behind(one, next);
         }
         if watched.within(&self.span).any(|(_, step)| step.deed == queued) {
             return None; // one of several
         }
         self.waits(watched, next_hop?)
+    }
+
+    /// It came to the device; what became of its buffer then.
+    fn fate_behind<'a>(&self, one: &'a Step, mut next: impl Iterator<Item = &'a Step>) -> Option<Fate> {
+        let at_ns = one.at_ns;
+        let mut device = &self.device;
+        loop {
+            return match next.next().map(|next| &next.deed) {
+                None => (!self.is_cut).then_some(Fate::Queued { at_ns }),
+                Some(Deed::Dropped { reason, by }) => {
+                    let (device, reason, by) = (device.clone(), reason.clone(), by.clone());
+                    Some(Fate::Dropped { at_ns, device, reason, by })
+                }
+                Some(Deed::Taken) => Some(Fate::Taken),
+                // From a bridge, a bond or a VLAN to the device below.
+                Some(Deed::Queued { device: below, bytes })
+                    if *bytes == self.bytes + self.header && below != device =>
+                {
+                    device = below;
+                    continue;
+                }
+                // Its end was not told.
+                Some(_) => None,
+            };
+        }
     }
 
     /// Is it among those that wait for this neighbour?
@@ -163,13 +180,13 @@ impl Draft {
         let was_seen = self.page.stations[*at].clock == Some(Clock::Kernel);
         let known = format!("known as the only packet of {bytes} bytes that was to leave by {device} then");
         match fate {
-            Fate::Dropped { at_ns, reason, by } => {
+            Fate::Dropped { at_ns, device, reason, by } => {
                 let fact = format!("the kernel gave it up in {by} (skb:kfree_skb): {known}");
                 self.give_up(leaving, at_ns, vec![fact]);
-                let why = leaving.by_reason(&reason);
+                let why = by_reason(&device, &reason);
                 self.end = End::GivenUp { station: *at, why, reason: Some(reason) };
             }
-            Fate::Unanswered { at_ns, neighbour, how } => {
+            Fate::Unanswered { at_ns, neighbour, how } if !was_seen => {
                 let mut facts = vec![format!(
                     "the neighbour {neighbour} failed (neigh:neigh_timer_handler): it did not answer"
                 )];
@@ -203,7 +220,7 @@ impl Draft {
                     format!("the device {device} has it, and vpnd had not read it when the trace ended");
                 self.end = End::Waits { why };
             }
-            Fate::Waits(_) | Fate::Queued { .. } | Fate::Taken => {}
+            _ => {}
         }
     }
 
@@ -222,19 +239,16 @@ impl Draft {
     }
 }
 
-impl Leaving {
-    /// In words.
-    fn by_reason(&self, reason: &str) -> String {
-        let device = &self.device;
-        match reason.split('_').next() {
-            Some("QDISC" | "FQ" | "CAKE" | "DUALPI2") => {
-                format!("the queueing discipline (qdisc) of {device} dropped it")
-            }
-            _ if reason == "FULL_RING" => {
-                format!("the ring of {device} is full: whoever reads it does not keep up")
-            }
-            _ => format!("the kernel gave it up when it was to leave by {device}"),
+/// In words.
+fn by_reason(device: &str, reason: &str) -> String {
+    match reason.split('_').next() {
+        Some("QDISC" | "FQ" | "CAKE" | "DUALPI2") => {
+            format!("the queueing discipline (qdisc) of {device} dropped it")
         }
+        _ if reason == "FULL_RING" => {
+            format!("the ring of {device} is full: whoever reads it does not keep up")
+        }
+        _ => format!("the kernel gave it up when it was to leave by {device}"),
     }
 }
 
@@ -266,8 +280,9 @@ mod tests {
         }
     }
 
-    fn dropped(reason: &str, by: &str) -> Option<Fate> {
-        Some(Fate::Dropped { at_ns: 23_689_104_617_000, reason: reason.to_owned(), by: by.to_owned() })
+    fn dropped(device: &str, reason: &str, by: &str) -> Option<Fate> {
+        let [device, reason, by] = [device, reason, by].map(str::to_owned);
+        Some(Fate::Dropped { at_ns: 23_689_104_617_000, device, reason, by })
     }
 
     #[test]
@@ -275,10 +290,10 @@ mod tests {
         let lines = [QUEUED, FULL, REFUSED, AGAIN, &FULL.replace("104620", "104623")];
         let watched = watched(&lines);
         let fate = |one: Leaving| one.fate(&watched, None);
-        assert_eq!(fate(leaving("xtun", 729, 0)), dropped("FULL_RING", "tun_net_xmit"));
+        assert_eq!(fate(leaving("xtun", 729, 0)), dropped("xtun", "FULL_RING", "tun_net_xmit"));
         assert_eq!(
             fate(leaving("xtun", 715, 14)),
-            dropped("FULL_RING", "tun_net_xmit"),
+            dropped("xtun", "FULL_RING", "tun_net_xmit"),
             "with a link's header"
         );
         assert_eq!(fate(leaving("xtun", 728, 0)), None);
@@ -295,7 +310,16 @@ mod tests {
         let fate = |lines: &[&str]| leaving("xtun", 729, 0).fate(&watched(lines), Some([10, 7, 7, 2].into()));
         let other = QUEUED.replace("bf3301bd", "bf330100");
         assert_eq!(fate(&[QUEUED, &other, FULL]), None);
-        assert_eq!(fate(&[QUEUED, AGAIN, FULL]), None, "a shorter way to the end was not told");
+        assert_eq!(fate(&[QUEUED, AGAIN, FULL]), None, "its end was not told");
+    }
+
+    #[test]
+    fn a_device_below_may_be_the_one_that_drops() {
+        let below = QUEUED.replace("dev=xtun", "dev=eth0");
+        let fate = |lines: &[&str]| leaving("xtun", 729, 0).fate(&watched(lines), None);
+        assert_eq!(fate(&[QUEUED, &below, FULL]), dropped("eth0", "FULL_RING", "tun_net_xmit"));
+        assert_eq!(fate(&[QUEUED, &below, TAKEN]), Some(Fate::Taken));
+        assert_eq!(fate(&[QUEUED, &below.replace("len=729", "len=72"), FULL]), None, "another packet");
     }
 
     #[test]
