@@ -588,6 +588,7 @@ impl<'a> Driver<'a> {
                 differs: self.differs(),
                 confirm_within_s: self.confirm_within(),
                 contested: self.drift.is_contested() || self.displaced.is_some(),
+                secrets_given: self.tunnel.forward().tap.gives_secrets(),
                 ..self.operation.clone()
             },
             sandbox: self.around.sandbox.report().clone(),
