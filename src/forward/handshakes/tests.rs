@@ -18,7 +18,7 @@ fn numbered(n: u32) -> Endpoint {
 }
 
 fn initiation(queues: &Handshakes, from: &Endpoint) -> Result<(), Refusal> {
-    queues.push(from, Kind::Initiation, &[1; INITIATION_LEN])
+    queues.push(from, Kind::Initiation, &[1; INITIATION_LEN]).map(|_| ())
 }
 
 fn popped(queues: &Handshakes) -> usize {
@@ -85,7 +85,8 @@ fn under_load_who_shows_a_cookie_comes_before_those_who_do_not() {
     keys.fill(&mut shown, Some(&secret.cookie(&source.remote)));
     // A full queue of others is no hindrance.
     (0..HANDSHAKE_QUEUE as u32).for_each(|n| initiation(&queues, &numbered(n)).unwrap());
-    let shows = |queues: &Handshakes, from: &Endpoint| queues.push(from, Kind::Initiation, &shown);
+    let shows =
+        |queues: &Handshakes, from: &Endpoint| queues.push(from, Kind::Initiation, &shown).map(|_| ());
     assert_eq!(shows(&queues, &source), Err(Refusal::HandshakeQueueFull), "nobody was asked for one yet");
     queues.set_cookies(Some(secret));
     assert_eq!(shows(&queues, &source), Ok(()));
