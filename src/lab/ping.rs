@@ -48,6 +48,8 @@ pub struct Pings {
     pub received: u32,
     /// Requests that the kernel would not send, or that a router answered with an ICMP error.
     pub refused: u32,
+    /// The first request that nothing came back for in time, from 1.
+    pub first_lost: Option<u16>,
     /// The median time from request to answer.
     pub rtt: Option<Duration>,
 }
@@ -78,7 +80,7 @@ impl Ping {
                     times.push(time);
                 }
                 Some(Answer::Refused) => pings.refused += 1,
-                None => {}
+                None => pings.first_lost = pings.first_lost.or(Some(sequence)),
             }
         }
         times.sort_unstable();

@@ -554,8 +554,9 @@ impl Node {
         assert_eq!(
             (pings.received, pings.sent),
             (u32::from(count), u32::from(count)),
-            "answered pings from {} to {destination}; log:\n{}",
+            "answered pings from {} to {destination}, the first that was lost: {:?}; log:\n{}",
             self.host.name(),
+            pings.first_lost,
             self.log()
         );
     }
