@@ -2,6 +2,7 @@
 //! one `select!`; everything it does is bounded, so that a flood of one kind never starves another.
 
 mod news; // what happens to the daemon as a whole
+mod pace; // how soon the queues are looked at again
 mod reload; // the file read again, and the difference applied
 
 use std::{io, net::SocketAddr, os::fd::AsFd, path::PathBuf, sync::Arc};
@@ -43,6 +44,7 @@ use crate::{
     tunnel::{Change, ChangeError, Event, Transmit, Tunnel},
 };
 use news::News;
+use pace::Pace;
 use reload::{Reading, Trial, has_read};
 
 /// Handshake datagrams and raised peers that one turn takes before it looks at signals and requests again.
@@ -81,6 +83,7 @@ pub(super) struct Driver<'a> {
     resolver: Resolver,
     signals: Signals,
     wake: Arc<Notify>,
+    pace: Pace,
     timer: BootTimer,
     wall_timer: WallTimer,
     events: Events,
@@ -168,6 +171,7 @@ impl<'a> Driver<'a> {
             resolver,
             signals,
             wake,
+            pace: Pace::new(),
             timer,
             wall_timer,
             events,
@@ -216,7 +220,7 @@ impl<'a> Driver<'a> {
                 due = self.events.due() => due.map_or_else(Woken::Failed, |()| Woken::Timer),
                 () = self.watchdog.due() => Woken::Watchdog,
                 _ = self.wall_timer.fired() => Woken::Timer,
-                () = self.wake.notified() => Woken::Queue,
+                () = self.pace.after_rest(self.wake.notified()) => Woken::Queue,
             };
             match woken {
                 Woken::End(end) => {
@@ -288,6 +292,7 @@ impl<'a> Driver<'a> {
             self.drain();
             handshakes += 1;
         }
+        self.pace.took(handshakes, handshakes == PER_TURN, Instant::now());
         let more = raised_peers == PER_TURN || handshakes == PER_TURN;
         if more {
             // Nobody would wake us for it again.

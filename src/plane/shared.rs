@@ -61,6 +61,8 @@ pub(super) struct Shared {
     pub(super) inbound: Lane,
     /// Who reads the sockets where one thread does both directions.
     pub(super) relief: Relief,
+    /// Wakes who asks for cookies: somebody waits for one, or it is over.
+    pub(super) asking: Arc<EventFd>,
     /// Whether super-packets may be written to the TUN.
     pub(super) merging: Pause,
     spoils_equal_tails: bool,
@@ -92,6 +94,7 @@ impl Shared {
             outbound: Lane::new(workers)?,
             inbound: Lane::new(workers)?,
             relief: Relief::new(threads > 1)?,
+            asking: Arc::new(EventFd::new()?),
             merging: Pause::default(),
             spoils_equal_tails: offload::spoils_equal_tails(),
             errors,
@@ -118,6 +121,7 @@ impl Shared {
         self.outbound.wake.signal();
         self.inbound.wake.signal();
         self.relief.wake.signal();
+        self.asking.signal();
     }
 
     /// Are the loops to end?

@@ -22,7 +22,7 @@ const SHORT: &str = "short";
 /// System calls that a tunnel under load makes again and again: the data path's, then the control path's.
 const CALLS: &[&str] = &[
     "sendmsg",
-    "recvmsg",
+    "recvmsg,recvmmsg",
     "read",
     "write",
     "ppoll",
@@ -62,7 +62,7 @@ pub fn faults(torment: &Torment) -> Vec<Figure> {
 }
 
 fn moves_bytes(call: &str) -> bool {
-    ["sendmsg", "recvmsg", "read", "write", "sendto", "recvfrom"].contains(&call)
+    ["sendmsg", "recvmsg,recvmmsg", "read", "write", "sendto", "recvfrom"].contains(&call)
 }
 
 struct Fault<'a> {
