@@ -111,7 +111,7 @@ fn pair(name: &str) -> (End, End) {
 /// time, after it has said yes; until then packets to it are lost.
 #[track_caller]
 fn usable(host: &Host, address: &str) {
-    until(address, || host.ping(ip(address), 1).is_ok_and(|pings| pings.received == 1));
+    until(address, || host.reaches(ip(address)).is_ok_and(|answered| answered));
 }
 
 /// One end alone, for what needs no answer.

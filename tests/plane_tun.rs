@@ -40,7 +40,7 @@ fn a_new_device_is_down_has_no_address_and_vanishes_when_dropped() {
         assert_eq!(tun.name(), NAME);
         let link = ip(&format!("-o link show {NAME}"));
         assert!(
-            link.contains("mtu 1380") && link.contains("qlen 1000") && link.contains("state DOWN"),
+            link.contains("mtu 1380") && link.contains("qlen 2000") && link.contains("state DOWN"),
             "{link}"
         );
         assert_eq!(ip(&format!("-o address show {NAME}")), "");

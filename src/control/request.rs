@@ -135,6 +135,9 @@ pub struct Operation {
     pub put_back_last: Option<String>,
     /// Another program removes them again and again: they are put back less and less often.
     pub contested: bool,
+    /// Does somebody get the keys of new sessions, with a capture?
+    #[serde(default)]
+    pub secrets_given: bool,
 }
 
 /// What is in force of the sandbox.

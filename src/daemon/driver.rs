@@ -2,6 +2,7 @@
 //! one `select!`; everything it does is bounded, so that a flood of one kind never starves another.
 
 mod news; // what happens to the daemon as a whole
+mod pace; // how soon the queues are looked at again
 mod reload; // the file read again, and the difference applied
 
 use std::{io, net::SocketAddr, os::fd::AsFd, path::PathBuf, sync::Arc, time::Duration};
@@ -44,6 +45,7 @@ use crate::{
     tunnel::{Change, ChangeError, Event, Transmit, Tunnel},
 };
 use news::News;
+use pace::Pace;
 use reload::{Reading, Trial, has_read};
 
 /// Handshake datagrams and raised peers that one turn takes before it looks at signals and requests again.
@@ -85,6 +87,7 @@ pub(super) struct Driver<'a> {
     signals: Signals,
     /// Rung by the data threads.
     bell: Arc<Bell>,
+    pace: Pace,
     timer: BootTimer,
     wall_timer: WallTimer,
     /// A timer could not be armed: when it is tried again.
@@ -174,6 +177,7 @@ impl<'a> Driver<'a> {
             resolver,
             signals,
             bell,
+            pace: Pace::new(),
             timer,
             wall_timer,
             unarmed: None,
@@ -224,7 +228,7 @@ impl<'a> Driver<'a> {
                 () = self.watchdog.due() => Woken::Watchdog,
                 _ = self.wall_timer.fired() => Woken::Timer,
                 () = at(self.unarmed) => Woken::Timer,
-                () = self.bell.rung() => Woken::Queue,
+                () = self.pace.after_rest(self.bell.rung()) => Woken::Queue,
             };
             match woken {
                 Woken::End(end) => {
@@ -305,6 +309,7 @@ impl<'a> Driver<'a> {
             self.drain();
             handshakes += 1;
         }
+        self.pace.took(handshakes, handshakes == PER_TURN, Instant::now());
         let more = raised_peers == PER_TURN || handshakes == PER_TURN;
         if more {
             // Nobody else would ring for it again; where that fails, whatever comes next finds it.
@@ -611,6 +616,7 @@ impl<'a> Driver<'a> {
                 differs: self.differs(),
                 confirm_within_s: self.confirm_within(),
                 contested: self.drift.is_contested() || self.displaced.is_some(),
+                secrets_given: self.tunnel.forward().tap.gives_secrets(),
                 ..self.operation.clone()
             },
             sandbox: self.around.sandbox.report().clone(),

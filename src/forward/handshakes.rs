@@ -14,8 +14,12 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use crossbeam_queue::ArrayQueue;
+use rand_core::CryptoRng;
 
-use super::{Endpoint, Refusal};
+use super::{
+    Endpoint, Refusal,
+    asking::{ASKED_QUEUE, Asking, Reply, sender},
+};
 use crate::{
     noise::macs::{CookieSecret, MacKeys},
     wire::message::Kind,
@@ -34,9 +38,6 @@ pub struct HandshakeDatagram {
 pub const HANDSHAKE_QUEUE: usize = 4096;
 /// Of one source: half of what puts everybody under load, so that no source alone can.
 pub const SHARE: u16 = (HANDSHAKE_QUEUE / 16) as u16;
-/// And under load, where most are asked for a cookie, which takes no Diffie-Hellman: of ten thousand peers that come back at
-/// once each is asked for one, and none has to call a third time.
-const ASKED_QUEUE: usize = 2 * HANDSHAKE_QUEUE;
 /// Messages with a cookie that may wait, beside those: ten thousand peers that come back at once are asked for one, and
 /// then show it within a third of a second.
 const SHOWN_QUEUE: usize = 8192;
@@ -49,6 +50,8 @@ const COUNTERS: usize = 4096;
 pub struct Handshakes {
     messages: ArrayQueue<HandshakeDatagram>,
     shown: ArrayQueue<HandshakeDatagram>,
+    /// Who shows no cookie under load.
+    pub asking: Asking,
     replies: ArrayQueue<HandshakeDatagram>,
     shares: Shares,
     /// Of our key; none: whoever comes is told by the upper half.
@@ -66,8 +69,9 @@ fn places(room: usize) -> usize {
 impl Handshakes {
     pub(super) fn new() -> Self {
         Self {
-            messages: ArrayQueue::new(places(ASKED_QUEUE)),
+            messages: ArrayQueue::new(places(HANDSHAKE_QUEUE)),
             shown: ArrayQueue::new(places(SHOWN_QUEUE)),
+            asking: Asking::new(),
             replies: ArrayQueue::new(REPLY_QUEUE),
             shares: Shares::new(),
             macs: ArcSwapOption::empty(),
@@ -96,15 +100,20 @@ impl Handshakes {
         self.macs.load().as_ref().is_none_or(|macs| macs.mac1_is_valid(message))
     }
 
-    /// Puts a copy where its kind waits. A full queue, or a source that has its part of it, is seen before the copy is
-    /// made: a flood costs no memory.
-    pub(super) fn push(&self, from: &Endpoint, kind: Kind, datagram: &[u8]) -> Result<(), Refusal> {
+    /// Puts a copy where its kind waits; false: that is not with the upper half. A full queue, or a source that has its part
+    /// of it, is seen before the copy is made: a flood costs no memory.
+    pub(super) fn push(&self, from: &Endpoint, kind: Kind, datagram: &[u8]) -> Result<bool, Refusal> {
+        let loaded = self.cookies.load().is_some();
         let (queue, room) = match kind {
             Kind::CookieReply => (&self.replies, REPLY_QUEUE),
             _ if self.shows_cookie(from, datagram) => (&self.shown, SHOWN_QUEUE),
-            _ if self.cookies.load().is_some() => (&self.messages, ASKED_QUEUE),
+            _ if loaded => (&self.asking.queue, ASKED_QUEUE),
             _ => (&self.messages, HANDSHAKE_QUEUE),
         };
+        let is_asked = std::ptr::eq(queue, &raw const self.asking.queue) && self.asking.is_served();
+        if is_asked {
+            self.asking.came(number(from.remote.ip()));
+        }
         if queue.len() >= room {
             return Err(Refusal::HandshakeQueueFull);
         }
@@ -114,10 +123,35 @@ impl Handshakes {
             return Err(Refusal::RateLimited);
         }
         let datagram = HandshakeDatagram { from: *from, bytes: bytes::Bytes::copy_from_slice(datagram) };
-        queue.push(datagram).map_err(|_| {
+        let pushed = queue.push(datagram).map_err(|_| {
             waiting.fetch_sub(1, Ordering::Relaxed);
             Refusal::HandshakeQueueFull
-        })
+        });
+        pushed.map(|()| !is_asked)
+    }
+
+    /// The next one that is to be asked for a cookie.
+    pub(super) fn pop_asking(&self) -> Option<HandshakeDatagram> {
+        let datagram = self.asking.queue.pop()?;
+        self.shares.of(datagram.from.remote.ip()).fetch_sub(1, Ordering::Relaxed);
+        Some(datagram)
+    }
+
+    /// What it is answered. (Our key may be another one since it came, and load may be over.)
+    pub(super) fn reply_to(
+        &self,
+        datagram: &HandshakeDatagram,
+        rng: &mut (impl CryptoRng + ?Sized),
+    ) -> Reply {
+        let (macs, cookies) = (self.macs.load(), self.cookies.load());
+        let Some(macs) = &*macs else { return Reply::Refuse(Refusal::NoPrivateKey) };
+        let Some(secret) = &*cookies else { return Reply::Hear };
+        let HandshakeDatagram { from, bytes } = datagram;
+        let Ok(sender) = sender(bytes) else { return Reply::Refuse(Refusal::Malformed) };
+        if !macs.mac1_is_valid(bytes) {
+            return Reply::Refuse(Refusal::Mac1);
+        }
+        Reply::Ask(macs.seal_cookie(sender, bytes, &secret.cookie(&from.remote), rng).to_bytes())
     }
 
     /// Under load: does it carry a cookie that we gave? (The upper half looks again: the secret may be a newer one.)
@@ -127,20 +161,23 @@ impl Handshakes {
 
     /// The next one. Those with a cookie first, but one in four turns begins with each of the others.
     pub(super) fn pop(&self) -> Option<HandshakeDatagram> {
-        let Self { messages, shown, replies, .. } = self;
-        let order = match self.turn.fetch_add(1, Ordering::Relaxed) % 4 {
-            0 => [messages, replies, shown],
-            1 => [replies, shown, messages],
-            _ => [shown, messages, replies],
-        };
-        let datagram = order.into_iter().find_map(ArrayQueue::pop)?;
+        let Self { messages, shown, replies, asking, .. } = self;
+        let unserved = || if asking.is_served() { None } else { asking.queue.pop() };
+        let message = || messages.pop().or_else(unserved);
+        let (shown, reply) = (|| shown.pop(), || replies.pop());
+        let datagram = match self.turn.fetch_add(1, Ordering::Relaxed) % 4 {
+            0 => message().or_else(reply).or_else(shown),
+            1 => reply().or_else(shown).or_else(message),
+            _ => shown().or_else(message).or_else(reply),
+        }?;
         self.shares.of(datagram.from.remote.ip()).fetch_sub(1, Ordering::Relaxed);
         Some(datagram)
     }
 
-    /// How many wait that are work; a cookie reply is hardly any.
+    /// How many wait that are work for the upper half; a cookie reply is hardly any.
     pub(super) fn len(&self) -> usize {
-        self.messages.len() + self.shown.len()
+        let unserved = if self.asking.is_served() { 0 } else { self.asking.queue.len() };
+        self.messages.len() + self.shown.len() + unserved
     }
 
     /// How many wait, cookie replies among them.
@@ -162,16 +199,21 @@ impl Shares {
     }
 
     fn of(&self, source: IpAddr) -> &AtomicU16 {
-        let number = match source.to_canonical() {
-            IpAddr::V4(v4) => u64::from(v4.to_bits()),
-            // The /64, and a bit by which it is none of the others.
-            IpAddr::V6(v6) => (v6.to_bits() >> 64) as u64 | 1 << 63,
-        };
+        let number = number(source);
         let [add, multiply] =
             self.key.get().copied().unwrap_or([0x9e37_79b9_7f4a_7c15, 0xbf58_476d_1ce4_e5b9]);
         let product = u128::from(number ^ add) * u128::from(multiply | 1);
         let mixed = (product >> 64) as u64 ^ product as u64;
         &self.counters[(mixed.wrapping_mul(0x94d0_49bb_1331_11eb) >> 52) as usize % COUNTERS]
+    }
+}
+
+/// A source: an IPv4 address, or the /64 of an IPv6 one.
+fn number(source: IpAddr) -> u64 {
+    match source.to_canonical() {
+        IpAddr::V4(v4) => u64::from(v4.to_bits()),
+        // And a bit by which it is none of the others.
+        IpAddr::V6(v6) => (v6.to_bits() >> 64) as u64 | 1 << 63,
     }
 }
 

@@ -43,16 +43,18 @@ impl Arrival {
 }
 
 /// What a batch gives to write to the TUN, in order: packets of one flow that followed each other are one.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Deliveries {
     coalescer: Coalescer,
     ready: Vec<Delivery>,
+    /// Whose datagram the last one was: the next, which may be from elsewhere, is most likely of the same session.
+    last: Option<(Arc<Session>, Arc<Peer>)>,
 }
 
 impl Deliveries {
     /// Room for what one batch commonly gives.
     pub fn new() -> Self {
-        Self { coalescer: Coalescer::default(), ready: Vec::with_capacity(256) }
+        Self { coalescer: Coalescer::default(), ready: Vec::with_capacity(256), last: None }
     }
     /// Begins a batch, in which so much may be merged.
     pub fn begin(&mut self, merge: Merge) {
@@ -61,6 +63,8 @@ impl Deliveries {
     }
     /// Ends it: what there is to write.
     pub fn finish(&mut self, buffer: &mut [u8]) -> &[Delivery] {
+        // A thread that waits keeps no session alive.
+        self.last = None;
         self.ready.extend(self.coalescer.finish(buffer));
         &self.ready
     }
@@ -116,7 +120,7 @@ impl Forward {
             let datagram = &mut buffer[place.clone()];
             observer.arrives(number, datagram);
             let fit = match message::classify(datagram) {
-                Ok(Kind::Transport) => self.transport(origin, &mut run, datagram),
+                Ok(Kind::Transport) => self.transport(origin, &mut run, &mut deliveries.last, datagram),
                 Ok(kind) => self.handshake(origin, kind, datagram).map(|()| None),
                 Err(_) => Err(self.refuse(origin, Refusal::Malformed, Evidence::default())),
             };
@@ -136,7 +140,7 @@ impl Forward {
             }
         }
         if let Some(run) = run {
-            self.run_ends(run, now);
+            deliveries.last = Some(self.run_ends(run, now));
         }
     }
 
@@ -160,12 +164,13 @@ impl Forward {
         &self,
         origin: Origin<'_>,
         current: &mut Option<Run>,
+        last: &mut Option<(Arc<Session>, Arc<Peer>)>,
         datagram: &mut [u8],
     ) -> Result<Option<usize>, Counted> {
         let bytes = datagram.len() as u64;
         let header = TransportHeader::parse(datagram)
             .map_err(|_| self.refuse(origin, Refusal::Malformed, Evidence::default()))?;
-        let run = self.run_of(header.receiver, current, origin)?;
+        let run = self.run_of(header.receiver, current, last, origin)?;
         let sealed = &mut datagram[TRANSPORT_HEADER_LEN..];
         let plaintext = open(&run.session, header.counter, sealed, origin.now)
             .map_err(|why| self.refuse(origin, why, Evidence::about(&run.peer)))?;
@@ -187,15 +192,16 @@ impl Forward {
         &self,
         index: Index,
         current: &'r mut Option<Run>,
+        last: &mut Option<(Arc<Session>, Arc<Peer>)>,
         origin: Origin<'_>,
     ) -> Result<&'r mut Run, Counted> {
         if current.as_ref().is_none_or(|run| run.session.start().local != index) {
             if let Some(before) = current.take() {
-                self.run_ends(before, origin.now);
+                *last = Some(self.run_ends(before, origin.now));
             }
-            let (session, peer) = self
-                .sessions
-                .find(index)
+            let (session, peer) = last
+                .take_if(|(session, _)| session.start().local == index)
+                .or_else(|| self.sessions.find(index))
                 .ok_or_else(|| self.refuse(origin, Refusal::NoSuchSession, Evidence::default()))?;
             *current = Some(Run {
                 session,
@@ -226,17 +232,17 @@ impl Forward {
         }
     }
 
-    /// What is counted once for all of them.
-    fn run_ends(&self, run: Run, now: Time) {
-        if !run.authentic {
-            return;
+    /// What is counted once for all of them; whose they were.
+    fn run_ends(&self, run: Run, now: Time) -> (Arc<Session>, Arc<Peer>) {
+        let Run { session, peer, bytes, authentic, data, delivered, .. } = run;
+        if authentic {
+            peer.activity.authentic_received(bytes, now);
+            if data && peer.activity.data_received(now) {
+                self.raise(&peer, Raised::TIMER);
+            }
+            peer.activity.packets_delivered(delivered);
         }
-        let activity = &run.peer.activity;
-        activity.authentic_received(run.bytes, now);
-        if run.data && activity.data_received(now) {
-            self.raise(&run.peer, Raised::TIMER);
-        }
-        activity.packets_delivered(run.delivered);
+        (session, peer)
     }
 
     /// An authentic plaintext becomes an inner packet of that length, if its source is the peer's own.

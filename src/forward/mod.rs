@@ -9,6 +9,7 @@ pub mod activity;
 pub mod aead;
 mod aligned;
 pub mod allowed_ips;
+pub mod asking;
 pub mod carrier;
 pub mod coalesce;
 pub mod handshakes;
@@ -110,9 +111,12 @@ impl Forward {
     }
     /// A handshake datagram for the upper half, if there is room for it, and for its source.
     pub fn push_handshake(&self, from: &Endpoint, kind: Kind, datagram: &[u8]) -> Result<(), Refusal> {
-        let pushed = self.handshakes.push(from, kind, datagram);
-        self.handshakes_bell.ring(&self.wake);
-        pushed
+        if self.handshakes.push(from, kind, datagram)? {
+            self.handshakes_bell.ring(&self.wake);
+        } else {
+            self.handshakes.asking.ring();
+        }
+        Ok(())
     }
     /// Upper half: the next handshake datagram, and how many wait behind it.
     pub fn pop_handshake(&self) -> Option<(HandshakeDatagram, usize)> {
@@ -144,7 +148,7 @@ struct Bell {
 
 impl Bell {
     /// After a push.
-    fn ring(&self, wake: &impl Fn() -> bool) {
+    fn ring(&self, wake: &(impl Fn() -> bool + ?Sized)) {
         if !self.rung.swap(true, Ordering::AcqRel) && !wake() {
             self.rung.store(false, Ordering::Release);
         }

@@ -31,9 +31,14 @@ impl Host {
         link::add_route(self, prefix(destination)?, via, device)
     }
 
-    /// Sends `count` echo requests, each after the answer to the one before, and a second for each answer.
+    /// Sends `count` echo requests, each after the answer to the one before, [patiently](Ping::patiently).
     pub fn ping(&self, destination: IpAddr, count: u16) -> Result<Pings, LabError> {
-        self.ping_with(&Ping { count, ..Ping::to(destination) })
+        self.ping_with(&Ping { count, ..Ping::patiently(destination) })
+    }
+
+    /// Is one echo request answered within a second?
+    pub fn reaches(&self, destination: IpAddr) -> Result<bool, LabError> {
+        Ok(self.ping_with(&Ping::to(destination))?.received == 1)
     }
 
     /// The same with everything said.

@@ -20,7 +20,8 @@ use super::{
 };
 use crate::sys;
 
-/// Beside the names of `ip netns`: that this folder exists says that the name is a lab's.
+/// Beside the names of `ip netns`: that a name has a folder here says that it is a lab's. It stays, as `/run/netns` does:
+/// with it what another mount namespace has mounted there would be gone.
 const FOLDERS: &str = "/run/vpnd-lab";
 
 /// The private folder of a lab's host.
@@ -90,7 +91,6 @@ pub(super) fn remove(name: &str) {
     }
     let _ = fs::remove_file(&path);
     let _ = fs::remove_dir_all(folder(name));
-    let _ = fs::remove_dir(FOLDERS); // only when it was the last
 }
 
 /// Where a process of the lab is registered, so that the next lab finds it if this one is killed.

@@ -37,6 +37,11 @@ impl Ping {
         let (patience, interval) = (Duration::from_secs(1), Duration::ZERO);
         Self { destination, count: 1, payload: 56, patience, interval, source: None }
     }
+
+    /// The same with ten seconds of patience: what then is missing was lost, and not late on a busy machine.
+    pub fn patiently(destination: IpAddr) -> Self {
+        Self { patience: Duration::from_secs(10), ..Self::to(destination) }
+    }
 }
 
 /// What came of it.
@@ -48,6 +53,8 @@ pub struct Pings {
     pub received: u32,
     /// Requests that the kernel would not send, or that a router answered with an ICMP error.
     pub refused: u32,
+    /// The first request that nothing came back for in time, from 1.
+    pub first_lost: Option<u16>,
     /// The median time from request to answer.
     pub rtt: Option<Duration>,
 }
@@ -78,7 +85,7 @@ impl Ping {
                     times.push(time);
                 }
                 Some(Answer::Refused) => pings.refused += 1,
-                None => {}
+                None => pings.first_lost = pings.first_lost.or(Some(sequence)),
             }
         }
         times.sort_unstable();

@@ -12,16 +12,27 @@ use super::{
 };
 use crate::{
     forward::{Aligned, Arrival, Deliveries, Merge, Time, tap::Arriving},
-    sys::poll::{self, Interest, Ready},
+    sys::{
+        poll::{self, Interest, Ready},
+        socket::{AT_ONCE, Several},
+    },
 };
 
 /// Holds the largest UDP datagram there is (65,507 bytes over IPv4, 65,527 over IPv6), or the largest batch of them
 /// that the kernel puts together.
 const DATAGRAM: usize = 1 << 16;
 /// Small ones before it.
-const CAPACITY: usize = BATCH_BYTES + 2 * DATAGRAM;
+const SINGLY: usize = BATCH_BYTES + 2 * DATAGRAM;
 /// Datagrams begin at multiples of this.
 const LINE: usize = 64;
+/// What is no larger is moved to the others before it, when several came by one call: each of them had a room for the
+/// largest.
+const SMALL: usize = 2048;
+/// Such a room; the lines that it has more keep the rooms apart in a processor's cache.
+const ROOM: usize = DATAGRAM + 23 * LINE;
+/// Where these rooms begin: behind what one more call makes of a batch that is nearly large enough.
+const ROOMS_BEGIN: usize = BATCH_BYTES + AT_ONCE * SMALL;
+const CAPACITY: usize = ROOMS_BEGIN + AT_ONCE * ROOM;
 
 /// Runs until it is stopped, or the device is gone. Several may run, each in its own thread.
 pub(super) fn run(shared: &Shared, pulse: &Pulse) -> Result<(), Fatal> {
@@ -55,6 +66,9 @@ pub(super) struct Walk<'a> {
     vain: Vain,
     /// Waits.
     waits: Vain,
+    several: Several,
+    /// What came last was small, by family: the next are received by one call.
+    together: [bool; 2],
 }
 
 impl<'a> Walk<'a> {
@@ -66,6 +80,8 @@ impl<'a> Walk<'a> {
             deliveries: Deliveries::new(),
             vain: Vain::default(),
             waits: Vain::default(),
+            several: Several::new(),
+            together: [false; 2],
         }
     }
 
@@ -175,9 +191,14 @@ impl<'a> Walk<'a> {
         let mut used = 0;
         while used < BATCH_BYTES && self.arrivals.len() < limit && input.any() {
             for (at, family) in [Family::V4, Family::V6].into_iter().enumerate() {
+                let room = (limit - self.arrivals.len()).min(AT_ONCE);
                 // The one before may have taken the last place.
-                if input.more[at] && self.arrivals.len() < limit && used < CAPACITY - DATAGRAM {
-                    input.more[at] = self.next(sockets, family, &mut used, now);
+                if input.more[at] && room > 0 && used < SINGLY - DATAGRAM {
+                    input.more[at] = if self.together[at] && room > 1 && used < BATCH_BYTES {
+                        self.several(sockets, family, room, &mut used, now)
+                    } else {
+                        self.next(sockets, family, &mut used, now)
+                    };
                 }
             }
         }
@@ -185,18 +206,69 @@ impl<'a> Walk<'a> {
 
     /// One receive; false when there is nothing more.
     fn next(&mut self, sockets: &UdpSockets, family: Family, used: &mut usize, now: Time) -> bool {
-        match sockets.receive(family, &mut self.buffer[*used..*used + DATAGRAM]) {
-            Ok(Received { len, truncated, from, ecn, stride }) => {
+        let received = sockets.receive(family, &mut self.buffer[*used..*used + DATAGRAM]);
+        let received = received.map(|received| {
+            self.together[family as usize] = received.len <= SMALL;
+            self.arrived(received, *used, used, now);
+        });
+        self.go_on(received.map(|()| true), family, now)
+    }
+
+    /// The same by one call for as many: small ones, most likely, but each may be of any size. What is small is moved to
+    /// where a single one would have been received; from the first large one on all stay where they are, so that whatever
+    /// came later lies behind it, as merging asks for.
+    fn several(
+        &mut self,
+        sockets: &UdpSockets,
+        family: Family,
+        room: usize,
+        used: &mut usize,
+        now: Time,
+    ) -> bool {
+        let rooms = self.buffer[ROOMS_BEGIN..].chunks_exact_mut(ROOM).take(room);
+        let rooms = rooms.map(|room| &mut room[..DATAGRAM]);
+        let mut came = [None; AT_ONCE];
+        let count = sockets.receive_several(family, rooms, &mut self.several, |at, received| {
+            came[at] = Some(received);
+        });
+        let (mut small, mut large) = (0, 0);
+        for (at, received) in came.into_iter().enumerate() {
+            let Some(received) = received else { continue };
+            let mut start = ROOMS_BEGIN + at * ROOM;
+            if received.len > SMALL {
+                large += 1;
+            } else {
+                small += 1;
+            }
+            if large == 0 {
+                self.buffer.copy_within(start..start + received.len, *used);
+                start = *used;
+            }
+            self.arrived(received, start, used, now);
+        }
+        self.together[family as usize] = small >= large;
+        self.go_on(count.map(|count| count == room), family, now)
+    }
+
+    /// One that was received to where `start` is.
+    fn arrived(&mut self, received: Received, start: usize, used: &mut usize, now: Time) {
+        let Received { len, truncated, from, ecn, stride } = received;
+        tracing::trace!(from = %from.remote, len, stride, "received");
+        if truncated {
+            self.shared.forward.oversized(from.remote, now);
+            return;
+        }
+        let place = start..start + len;
+        *used = place.end.next_multiple_of(LINE);
+        self.arrivals.push(Arrival { from, ecn, place, stride });
+    }
+
+    /// Is there more, after a receive that said so, or failed?
+    fn go_on(&mut self, received: io::Result<bool>, family: Family, now: Time) -> bool {
+        match received {
+            Ok(more) => {
                 self.vain.none();
-                tracing::trace!(from = %from.remote, len, stride, "received");
-                if truncated {
-                    self.shared.forward.oversized(from.remote, now);
-                } else {
-                    let place = *used..*used + len;
-                    *used = place.end.next_multiple_of(LINE);
-                    self.arrivals.push(Arrival { from, ecn, place, stride });
-                }
-                true
+                more
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
             Err(error) => {
@@ -223,6 +295,8 @@ mod tests {
     fn whatever_came_before_there_is_room_for_the_largest_datagram() {
         // The last receive before the batch is large enough may itself be the largest.
         let most = (BATCH_BYTES - 1 + DATAGRAM).next_multiple_of(LINE);
-        assert!(most.min(CAPACITY - DATAGRAM) + DATAGRAM <= CAPACITY && DATAGRAM > 65_527);
+        assert!(most.min(SINGLY - DATAGRAM) + DATAGRAM <= CAPACITY && DATAGRAM > 65_527);
+        // And several small ones, before the rooms that they were received in.
+        assert!(BATCH_BYTES - 1 + AT_ONCE * SMALL < ROOMS_BEGIN && SMALL.is_multiple_of(LINE));
     }
 }

@@ -2,6 +2,7 @@
 //! Inbound: UDP → forward → TUN. One thread for both directions, which calls a second when there is much to do; or
 //! several for each, which take batches in turn. An eventfd for each direction wakes and stops it. Knows no config and no control.
 
+mod asker;
 mod bind;
 mod both;
 pub mod clock;

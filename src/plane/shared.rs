@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     forward::{Cargo, Endpoint, Evidence, Forward, Pause, Refusal, Time, segment::Segmentation},
-    sys::event::Bell,
+    sys::event::{Bell, EventFd},
     wire::{
         ip,
         outer::Outer,
@@ -53,6 +53,8 @@ pub(super) struct Shared {
     pub(super) inbound: Lane,
     /// Who reads the sockets where one thread does both directions.
     pub(super) relief: Relief,
+    /// Wakes who asks for cookies: somebody waits for one, or it is over.
+    pub(super) asking: Arc<EventFd>,
     /// Whether super-packets may be written to the TUN.
     pub(super) merging: Pause,
     spoils_equal_tails: bool,
@@ -86,6 +88,7 @@ impl Shared {
             outbound: Lane::new(workers)?,
             inbound: Lane::new(workers)?,
             relief: Relief::new(threads > 1)?,
+            asking: Arc::new(EventFd::new()?),
             merging: Pause::default(),
             spoils_equal_tails: offload::spoils_equal_tails(),
             errors,
@@ -110,7 +113,8 @@ impl Shared {
     /// Ends both loops.
     pub(super) fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
-        [&self.outbound.wake, &self.inbound.wake, &self.relief.wake].into_iter().for_each(insist);
+        let wakers = [&self.outbound.wake, &self.inbound.wake, &self.relief.wake, &*self.asking];
+        wakers.into_iter().for_each(insist);
     }
 
     /// Are the loops to end?

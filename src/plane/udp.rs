@@ -15,7 +15,7 @@ use crate::{
     forward::{Endpoint, Local},
     sys::{
         poll::{self, Interest},
-        socket::{self, Beside, Own},
+        socket::{self, Beside, Datagram, Own, Several},
     },
     wire::{ecn::Ecn, outer::Outer},
 };
@@ -65,6 +65,18 @@ pub struct Received {
     pub ecn: Ecn,
     /// Bytes of each datagram but the last, where several came together; else of the one.
     pub stride: usize,
+}
+
+impl From<Datagram> for Received {
+    fn from(datagram: Datagram) -> Self {
+        Self {
+            len: datagram.len,
+            truncated: datagram.truncated,
+            from: Endpoint { remote: datagram.remote, local: datagram.own.map(local) },
+            ecn: Ecn::from_tos(datagram.tos),
+            stride: datagram.segment.unwrap_or(datagram.len),
+        }
+    }
 }
 
 /// What is to be sent in one call: one datagram, or several behind each other.
@@ -194,13 +206,24 @@ impl UdpSockets {
     /// larger than `buffer` is cut and says so.
     pub fn receive(&self, family: Family, buffer: &mut [u8]) -> io::Result<Received> {
         let descriptor = self.descriptor(family).ok_or(io::ErrorKind::WouldBlock)?;
-        let datagram = socket::receive(descriptor, buffer)?;
-        Ok(Received {
-            len: datagram.len,
-            truncated: datagram.truncated,
-            from: Endpoint { remote: datagram.remote, local: datagram.own.map(local) },
-            ecn: Ecn::from_tos(datagram.tos),
-            stride: datagram.segment.unwrap_or(datagram.len),
+        socket::receive(descriptor, buffer).map(Received::from)
+    }
+
+    /// The same by one call for several, each into a room of its own; how many came. Fewer than there are rooms: no more
+    /// wait.
+    pub fn receive_several<'b>(
+        &self,
+        family: Family,
+        rooms: impl Iterator<Item = &'b mut [u8]>,
+        several: &mut Several,
+        mut each: impl FnMut(usize, Received),
+    ) -> io::Result<usize> {
+        let descriptor = self.descriptor(family).ok_or(io::ErrorKind::WouldBlock)?;
+        several.receive(descriptor, rooms, |room, datagram| {
+            // One whose sender has an address of neither family was sent by nobody.
+            if let Ok(datagram) = datagram {
+                each(room, datagram.into());
+            }
         })
     }
 

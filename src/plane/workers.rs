@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{
-    TunDevice, UdpSockets, both,
+    TunDevice, UdpSockets, asker, both,
     errors::Errors,
     inbound, outbound,
     pulse::{Beat, Pulse},
@@ -144,6 +144,7 @@ impl Plane {
             let first = plane.threads.is_empty();
             plane.spawn(name, first, (nice, confined), run)?;
         }
+        plane.spawn_asker(confined)?;
         plane.tell();
         Ok(plane)
     }
@@ -157,7 +158,7 @@ impl Plane {
             udp_segment = sockets.segments(),
             udp_gro = sockets.gathers(),
             workers = self.shared.workers(),
-            threads = self.threads.len(),
+            threads = self.pulses.len(),
             "offloads"
         );
     }
@@ -186,6 +187,33 @@ impl Plane {
                 shared.fail(fatal);
             }
         });
+        self.started(thread, &name)
+    }
+
+    /// Who asks for cookies. Nobody counts how long it takes: it may well be put aside.
+    fn spawn_asker(&mut self, confined: bool) -> io::Result<()> {
+        let (shared, name) = (Arc::clone(&self.shared), "vpnd-cookies");
+        let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
+            // Where it cannot be later than others, it is as they are.
+            let _ = schedule::batch(schedule::nice().max(asker::NICE));
+            if confined && let Err(absent) = sandbox::confine_data_thread() {
+                tracing::warn!(%absent, "the thread that asks for cookies is not confined");
+            }
+            let run = || {
+                asker::run(&shared);
+                Ok(())
+            };
+            if let Some(fatal) = guarded(name, run) {
+                shared.fail(fatal);
+            }
+        });
+        self.started(thread, name)?;
+        let wake = Arc::clone(&self.shared.asking);
+        self.shared.forward.handshakes.asking.serve(Box::new(move || wake.signal()));
+        Ok(())
+    }
+
+    fn started(&mut self, thread: io::Result<JoinHandle<()>>, name: &str) -> io::Result<()> {
         let explained = |error: io::Error| {
             io::Error::new(error.kind(), format!("starting the data thread {name}: {error}"))
         };

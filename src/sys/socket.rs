@@ -53,26 +53,103 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Datagram
     // SAFETY: all zero is a valid sockaddr_storage: it is plain old data.
     let mut name: libc::sockaddr_storage = unsafe { mem::zeroed() };
     let mut control = Control([0; CONTROL]);
-    let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    let mut part = part(buffer);
+    let mut message = asked(&mut name, &mut control, &mut part);
+    // SAFETY: every pointer in `message` is to a live, writable object of the length that stands beside it.
+    let len = super::length(unsafe { libc::recvmsg(socket.as_raw_fd(), &mut message, libc::MSG_DONTWAIT) })?;
+    answered(&message, len.min(buffer.len()), &name)
+}
+
+/// Datagrams that one call takes at most.
+pub const AT_ONCE: usize = 8;
+
+/// What several datagrams bring beside their bytes; kept from call to call, as it is large.
+pub struct Several {
+    names: [libc::sockaddr_storage; AT_ONCE],
+    controls: [Control; AT_ONCE],
+}
+
+impl Several {
+    /// Nothing came yet.
+    #[expect(clippy::new_without_default, reason = "there is nothing that is usual about it")]
+    pub fn new() -> Self {
+        Self {
+            // SAFETY: all zero is a valid sockaddr_storage: it is plain old data.
+            names: [unsafe { mem::zeroed() }; AT_ONCE],
+            controls: [const { Control([0; CONTROL]) }; AT_ONCE],
+        }
+    }
+
+    /// Receives, without waiting, one datagram into each of these rooms, at most [`AT_ONCE`], until there are no more;
+    /// how many. `each` is told the number of the room.
+    pub fn receive<'b>(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        rooms: impl Iterator<Item = &'b mut [u8]>,
+        mut each: impl FnMut(usize, io::Result<Datagram>),
+    ) -> io::Result<usize> {
+        let Self { names, controls } = self;
+        // SAFETY: all zero is a valid iovec, and a valid mmsghdr: null pointers with zero lengths.
+        let (mut parts, mut messages): ([libc::iovec; AT_ONCE], [libc::mmsghdr; AT_ONCE]) =
+            unsafe { (mem::zeroed(), mem::zeroed()) };
+        let mut count = 0;
+        let places = names.iter_mut().zip(controls).zip(&mut parts).zip(&mut messages);
+        for (room, (((name, control), place), message)) in rooms.zip(places) {
+            *place = part(room);
+            message.msg_hdr = asked(name, control, place);
+            count += 1;
+        }
+        // By number: some C libraries try another call first, which the sandbox does not know.
+        // SAFETY: the first `count` messages are set, and every pointer in them is to a live, writable object of the length
+        // that stands beside it.
+        let received = unsafe {
+            libc::syscall(
+                libc::SYS_recvmmsg,
+                socket.as_raw_fd(),
+                messages.as_mut_ptr(),
+                count as libc::c_uint,
+                libc::MSG_DONTWAIT,
+                std::ptr::null::<libc::timespec>(),
+            )
+        };
+        let received = super::length(received as libc::ssize_t)?;
+        for (at, (message, part)) in messages.iter().zip(&parts).take(received).enumerate() {
+            let len = (message.msg_len as usize).min(part.iov_len);
+            each(at, answered(&message.msg_hdr, len, &names[at]));
+        }
+        Ok(received)
+    }
+}
+
+/// Where bytes are to go.
+fn part(buffer: &mut [u8]) -> libc::iovec {
+    libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() }
+}
+
+/// What the kernel is asked for: a datagram, its sender's name, and its control messages. Only pointers to the three.
+fn asked(name: &mut libc::sockaddr_storage, control: &mut Control, part: &mut libc::iovec) -> libc::msghdr {
     // SAFETY: all zero is a valid msghdr (null pointers with zero lengths).
     let mut message: libc::msghdr = unsafe { mem::zeroed() };
-    message.msg_name = (&raw mut name).cast();
-    message.msg_namelen = mem::size_of_val(&name) as socklen_t;
-    message.msg_iov = &raw mut part;
+    message.msg_name = (&raw mut *name).cast();
+    message.msg_namelen = mem::size_of_val(name) as socklen_t;
+    message.msg_iov = &raw mut *part;
     message.msg_iovlen = 1;
     message.msg_control = control.0.as_mut_ptr().cast();
     message.msg_controllen = CONTROL as _;
-    // SAFETY: every pointer in `message` is to a live, writable object of the length that stands beside it.
-    let len = super::length(unsafe { libc::recvmsg(socket.as_raw_fd(), &mut message, libc::MSG_DONTWAIT) })?;
+    message
+}
+
+/// What it left there.
+fn answered(message: &libc::msghdr, len: usize, name: &libc::sockaddr_storage) -> io::Result<Datagram> {
     let mut datagram = Datagram {
-        len: len.min(buffer.len()),
+        len,
         truncated: message.msg_flags & libc::MSG_TRUNC != 0,
-        remote: remote(&name)?,
+        remote: remote(name)?,
         own: None,
         tos: 0,
         segment: None,
     };
-    each_control(&message, |header, data| read_control(header, data, &mut datagram));
+    each_control(message, |header, data| read_control(header, data, &mut datagram));
     Ok(datagram)
 }
 
@@ -450,6 +527,37 @@ mod tests {
             send(a.as_fd(), &b.local_addr().unwrap(), Beside::default(), b"one").unwrap();
             let got = receive(b.as_fd(), &mut buffer).unwrap();
             assert_eq!((&buffer[..got.len], got.segment), (&b"one"[..], None));
+        }
+    }
+
+    #[test]
+    fn several_datagrams_are_taken_by_one_call_each_with_what_came_beside_it() {
+        for ip in ["127.0.0.1", "::1"] {
+            let (a, b) = pair(ip);
+            let others: Vec<_> = (0..AT_ONCE + 3).map(|_| pair(ip).0).collect();
+            for (n, other) in others.iter().enumerate() {
+                other.send_to(&vec![n as u8; 10 + n], a.local_addr().unwrap()).unwrap();
+            }
+            let (mut several, mut buffer, mut got) = (Several::new(), [0; 16 * 100], Vec::new());
+            let mut take = |rooms: usize| {
+                let places = buffer.chunks_exact_mut(16).take(rooms);
+                several.receive(a.as_fd(), places, |at, datagram| got.push((at, datagram.unwrap())))
+            };
+            assert_eq!([take(3).unwrap(), take(100).unwrap()], [3, AT_ONCE]);
+            assert_eq!(take(8).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+            let rooms: Vec<_> = got.iter().map(|(at, _)| *at).collect();
+            assert_eq!(rooms, (0..3).chain(0..AT_ONCE).collect::<Vec<_>>());
+            for (n, (at, datagram)) in got.into_iter().enumerate() {
+                assert_eq!(datagram.remote, others[n].local_addr().unwrap());
+                assert_eq!((datagram.len, datagram.truncated), ((10 + n).min(16), n > 6));
+                // The first three rooms were used again.
+                let content = if n < 3 { AT_ONCE.min(n + 3) } else { n };
+                assert_eq!(buffer[at * 16], content as u8);
+            }
+            b.send_to(b"one", a.local_addr().unwrap()).unwrap();
+            let places = buffer.chunks_exact_mut(16);
+            let one = several.receive(a.as_fd(), places, |_, datagram| assert_eq!(datagram.unwrap().len, 3));
+            assert_eq!(one.unwrap(), 1);
         }
     }
 

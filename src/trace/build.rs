@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use super::{
     Carrier, Crossing, Direction, Facts, Host, Meant, Packet, Page, Passage, Place, Seen, Vpnd, answers,
-    conclude::End, way::Way,
+    conclude::End, leaving::Leaving, way::Way,
 };
 
 /// All that was seen on one host.
@@ -15,8 +15,8 @@ pub struct Sight {
     pub host: Host,
     /// Which packets are meant.
     pub meant: Meant,
-    /// Names of devices by index.
-    pub devices: HashMap<u32, String>,
+    /// Devices by index.
+    pub devices: HashMap<u32, Link>,
     /// Time 0: CLOCK_BOOTTIME, nanoseconds.
     pub began_ns: u64,
     /// What netfilter told.
@@ -29,6 +29,19 @@ pub struct Sight {
     pub probe: Option<Probe>,
     /// Witnesses that were not there, or lost something: sentences.
     pub notes: Vec<String>,
+}
+
+/// A device, as far as packets that leave by it are concerned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Its name.
+    pub name: String,
+    /// The largest packet.
+    pub mtu: u32,
+    /// Bytes of the header that it puts before each, where that is known.
+    pub header: Option<u64>,
+    /// It is up, and has a carrier.
+    pub running: bool,
 }
 
 /// A packet that was sent in order to be traced.
@@ -57,6 +70,8 @@ pub struct Draft {
     pub(super) answered_us: Option<f64>,
     /// Time 0 of the page, by CLOCK_BOOTTIME.
     pub(super) began_ns: u64,
+    /// Devices by which it was to leave.
+    pub(super) leaving: Vec<Leaving>,
     /// The packet, as each of the witnesses saw it: NAT changes it on its way.
     pub(super) looks: Vec<Facts>,
     /// The packet that it complains about.
@@ -203,7 +218,12 @@ impl Sight {
 
     pub(super) fn name(&self, device: Option<u32>) -> Option<String> {
         let device = device?;
-        Some(self.devices.get(&device).cloned().unwrap_or_else(|| format!("device {device}")))
+        Some(
+            self.devices
+                .get(&device)
+                .map(|link| link.name.clone())
+                .unwrap_or_else(|| format!("device {device}")),
+        )
     }
 
     pub(super) fn us(&self, at_ns: u64) -> f64 {

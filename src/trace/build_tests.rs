@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 
 use super::{
-    Batch, Carrier, Clock, Crossing, Death, Edge, Event, Facts, Host, Killer, Meant, Opened, Outcome, Page,
-    Passage, Place, Probe, Refused, Sealed, Seen, Sight, Verdict, Vpnd, drafts, facts::tests::echo, join,
-    passage::tests::event,
+    Batch, Carrier, Clock, Crossing, Death, Edge, Event, Facts, Host, Killer, Link, Meant, Opened, Outcome,
+    Page, Passage, Place, Probe, Refused, Sealed, Seen, Sight, Verdict, Vpnd, drafts, drops::Steps,
+    facts::tests::echo, join, passage::tests::event,
 };
 
 const TUN: u32 = 7;
@@ -68,11 +68,15 @@ fn opened(counter: u64) -> Vpnd {
     })
 }
 
+fn link(name: &str, header: u64) -> Link {
+    Link { name: name.to_owned(), mtu: 1420, header: Some(header), running: true }
+}
+
 fn sight(name: &str, events: &[Event], seen: Vec<Seen>) -> Sight {
     Sight {
         host: Host { name: name.into(), interface: Some("vpn0".into()), boot_id: None, began_ns: None },
         meant: Meant { filter: "icmp".parse().unwrap(), answers: None, probe: None, tun: Some(TUN) },
-        devices: [(TUN, "vpn0".to_owned()), (WIRE, "eth0".to_owned())].into(),
+        devices: [(TUN, link("vpn0", 0)), (WIRE, link("eth0", 14))].into(),
         began_ns: 10,
         passages: Passage::gather(events),
         crossings: Vec::new(),
@@ -83,7 +87,7 @@ fn sight(name: &str, events: &[Event], seen: Vec<Seen>) -> Sight {
 }
 
 fn pages(sight: &Sight) -> Vec<Page> {
-    drafts(sight).into_iter().map(|draft| draft.conclude(None, &[])).collect()
+    drafts(sight).into_iter().map(|draft| draft.conclude(None, &Steps::default())).collect()
 }
 
 fn names(page: &Page) -> Vec<String> {
@@ -230,4 +234,33 @@ fn a_device_is_seen_where_a_packet_socket_saw_it_there_and_else_inferred() {
     // The carrier's send begins with number 4.
     sight.crossings.extend([at(TUN, true, None), at(WIRE, true, carrier(4))]);
     assert_eq!(devices(&sight), named(false, Some(Clock::Kernel)));
+}
+
+/// The way down, and these lines of the kernel's trace.
+fn down_with(lines: &[&str]) -> Page {
+    let left = super::drops::tests::watched(lines);
+    let mut drafts = drafts(&down());
+    drafts.remove(0).conclude(None, &Steps { left, ..Steps::default() })
+}
+
+#[test]
+fn a_carrier_that_a_queue_drops_has_not_left() {
+    // 84 bytes long, as netfilter saw it.
+    let queued = "vpnd-data-1 [001] b.... 0.000001: net_dev_queue: dev=eth0 skbaddr=000000005fff8cb0 len=98";
+    let dropped = "vpnd-data-1 [001] b.... 0.000002: kfree_skb: skbaddr=000000005fff8cb0 rx_sk=0000000000000000 \
+                   protocol=2048 location=__dev_queue_xmit+0xd01/0xf30 reason: QDISC_DROP";
+    let page = down_with(&[queued, dropped]);
+    let Outcome::Died(death) = &page.outcome else { panic!("{page:?}") };
+    assert_eq!(death.by, Killer::Kernel);
+    assert_eq!(death.drop_reason.as_deref(), Some("SKB_DROP_REASON_QDISC_DROP"));
+    assert!(death.why.contains("qdisc) of eth0 dropped it"), "{}", death.why);
+    let station = &page.stations[death.station];
+    assert_eq!((station.name(), station.verdict), ("eth0".to_owned(), Verdict::Dropped));
+    assert_eq!((station.inferred, station.clock), (false, Some(Clock::Kernel)), "it was seen there");
+    assert!(station.facts[0].contains("__dev_queue_xmit (skb:kfree_skb)"), "{:?}", station.facts);
+    let taken = queued.replace("net_dev_queue", "net_dev_xmit") + " rc=0";
+    assert!(matches!(down_with(&[queued, &taken]).outcome, Outcome::Left { .. }));
+    let Outcome::Unknown { why } = down_with(&[queued]).outcome else { panic!("it waits") };
+    assert!(why.contains("waits in the queue of eth0"), "{why}");
+    assert!(matches!(down_with(&[]).outcome, Outcome::Left { .. }), "the kernel does not tell");
 }

@@ -1,7 +1,8 @@
 //! How a packet ended, in a sentence that names what it was.
 
 use super::{
-    Death, Killer, Outcome, Page, Refused, Route, Rule, Station, Step, Verdict, Vpnd, build::Draft, drops,
+    Death, Killer, Outcome, Page, Refused, Route, Rule, Station, Step, Verdict, Vpnd, build::Draft,
+    drops::Steps,
 };
 
 /// Where the stations of a page end, before routing was asked.
@@ -33,14 +34,19 @@ pub(super) enum End {
     InnerUnseen { station: usize },
     /// It was seen here, and not at the next place.
     Gap { station: usize, why: String },
+    /// The kernel gave it up on its way out; with the reason, where that is sure.
+    GivenUp { station: usize, why: String, reason: Option<String> },
+    /// It is in one of the kernel's queues.
+    Waits { why: String },
 }
 
 impl Draft {
     /// The page, whose routes were answered. `losses`: what the kernel counted meanwhile, for a packet whose end is not
     /// plain; `steps`: what it did with its buffers.
-    pub fn conclude(mut self, losses: Option<&str>, steps: &[drops::Step]) -> Page {
+    pub fn conclude(mut self, losses: Option<&str>, steps: &Steps) -> Page {
+        self.find_departure(steps);
         self.page.outcome = self.outcome();
-        self.page.find_reason(steps, self.began_ns);
+        self.find_reason(steps);
         let plain = match &self.page.outcome {
             Outcome::Died(death) => !matches!(death.by, Killer::Kernel | Killer::Route),
             outcome => !matches!(outcome, Outcome::Unknown { .. }),
@@ -100,6 +106,11 @@ impl Draft {
                 why: "vpnd wrote it to the device; netfilter's trace, whose rate is limited, did not show it".to_owned(),
             },
             End::Gap { station, why } => died(station, Killer::Kernel, why),
+            End::GivenUp { station, why, reason } => {
+                let drop_reason = reason.map(|reason| format!("SKB_DROP_REASON_{reason}"));
+                Outcome::Died(Death { station, by: Killer::Kernel, why, drop_reason })
+            }
+            End::Waits { why } => Outcome::Unknown { why },
         }
     }
 

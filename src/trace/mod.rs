@@ -22,6 +22,8 @@ pub mod feed;
 pub mod filter;
 pub mod handshake;
 mod join;
+mod leaving;
+pub mod lengths;
 mod meant;
 mod mirror;
 mod page;
@@ -33,7 +35,7 @@ mod stories;
 pub mod text;
 mod way;
 
-pub use build::{Draft, Probe, Sight, drafts};
+pub use build::{Draft, Link, Probe, Sight, drafts};
 pub use crossing::Crossing;
 pub use deed::{Batch, Opened, Refused, Sealed, Vpnd};
 pub use facts::Facts;

@@ -5,6 +5,7 @@ use super::{
     Station, VERSION, Verdict, Vpnd, Walk,
     build::{Draft, Left, Sight, facts_of},
     conclude::End,
+    leaving::Leaving,
     passage::{Hook, Passage},
 };
 
@@ -41,11 +42,23 @@ pub(super) struct Way<'a> {
     /// The inner packet, as it was seen.
     looks: Vec<Facts>,
     quoted: Option<Facts>,
+    leaving: Vec<Leaving>,
+    /// When somebody whose clock can be trusted had it last (CLOCK_BOOTTIME, nanoseconds).
+    had_ns: Option<u64>,
 }
 
 impl<'a> Way<'a> {
     pub(super) fn begin(sight: &'a Sight) -> Self {
-        Self { sight, stations: Vec::new(), end: None, carrier: None, looks: Vec::new(), quoted: None }
+        Self {
+            sight,
+            stations: Vec::new(),
+            end: None,
+            carrier: None,
+            looks: Vec::new(),
+            quoted: None,
+            leaving: Vec::new(),
+            had_ns: None,
+        }
     }
 
     fn station(&mut self, walk: Walk, direction: Direction, place: Place, verdict: Verdict) -> &mut Station {
@@ -61,9 +74,11 @@ impl<'a> Way<'a> {
 
     pub(super) fn socket_writes(&mut self, passage: Option<&Passage>) {
         let sight = self.sight;
-        let station = self.station(Walk::Program, Direction::Out, Place::Socket, Verdict::Passed);
         let facts = passage.and_then(Passage::facts);
-        if facts.is_some_and(|facts| facts.is_echo_reply()) {
+        let is_reply = facts.is_some_and(|facts| facts.is_echo_reply());
+        self.had_ns = sight.probe.as_ref().filter(|_| !is_reply).map(|probe| probe.sent_ns);
+        let station = self.station(Walk::Program, Direction::Out, Place::Socket, Verdict::Passed);
+        if is_reply {
             station.facts.push("the kernel itself answers an echo request".to_owned());
             return;
         }
@@ -118,6 +133,7 @@ impl<'a> Way<'a> {
             Place::Postrouting => {
                 let route = self.stations.iter().rposition(|station| station.place == Place::Route);
                 self.device(Walk::Inner, Direction::Out, last.oif, &Look::packet(passage.facts_last()), left);
+                self.leaves(passage, None);
                 match direction {
                     _ if last.oif == sight.meant.tun => {}
                     Direction::Out => {
@@ -150,6 +166,9 @@ impl<'a> Way<'a> {
             // In a super-packet the first one's header stands for all.
             found = left.take_crossing(|crossing| crosses(crossing) && crossing.facts.is_same_flow(facts));
         }
+        if direction == Direction::In {
+            self.had_ns = found.map(|crossing| crossing.at_ns).or(self.had_ns);
+        }
         let station = self.station(walk, direction, Place::Device, Verdict::Passed);
         station.device = sight.name(index);
         match found {
@@ -160,6 +179,23 @@ impl<'a> Way<'a> {
             None => station.inferred = true,
         }
         station
+    }
+
+    /// It is to leave by the device at whose station the way is; whoever sent it had done so at `done_ns`.
+    fn leaves(&mut self, passage: &Passage, done_ns: Option<u64>) {
+        let hook = passage.last();
+        let link = hook.oif.and_then(|index| self.sight.devices.get(&index));
+        let (Some(link), Some(facts)) = (link, passage.facts_last()) else { return };
+        let Some(header) = link.header else { return };
+        self.leaving.push(Leaving {
+            station: self.next() - 1,
+            device: link.name.clone(),
+            running: link.running,
+            is_cut: facts.bytes > link.mtu,
+            bytes: facts.bytes.into(),
+            header,
+            span: Leaving::span(hook.at_ns, self.had_ns, done_ns),
+        });
     }
 
     /// Each hook, and the routing decision where the packet meets it.
@@ -235,7 +271,7 @@ impl<'a> Way<'a> {
         self.vpnd(seen, Direction::Out);
         let at = self.next() - 1;
         match &seen.vpnd {
-            Vpnd::Sealed(sealed) => self.carried(sealed, left),
+            Vpnd::Sealed(sealed) => self.carried(sealed, seen.done_ns, left),
             Vpnd::Staged { .. } => {
                 let facts = facts.or_else(|| facts_of(seen));
                 let later = left.take_seen(|later| {
@@ -254,6 +290,7 @@ impl<'a> Way<'a> {
         let sight = self.sight;
         self.looks.extend(facts_of(seen));
         self.quoted = self.quoted.or_else(|| Facts::quoted(&seen.inner));
+        self.had_ns = Some(seen.at_ns);
         let verdict = match &seen.vpnd {
             Vpnd::Staged { .. } => Verdict::Staged,
             Vpnd::Refused(_) => Verdict::Refused,
@@ -271,7 +308,7 @@ impl<'a> Way<'a> {
         }
     }
 
-    fn carried(&mut self, sealed: &Sealed, left: &mut Left<'_>) {
+    fn carried(&mut self, sealed: &Sealed, done_ns: Option<u64>, left: &mut Left<'_>) {
         let at = self.next() - 1;
         self.carrier = Some(Carrier { session: sealed.session, counter_low: sealed.counter as u32 });
         let first = sealed.batch.map_or(sealed.counter, |batch| batch.first);
@@ -288,6 +325,7 @@ impl<'a> Way<'a> {
         }
         let look = Look::Carrier(Some(Carrier { session: sealed.session, counter_low: first as u32 }));
         self.device(Walk::Outer, Direction::Out, passage.last().oif, &look, left);
+        self.leaves(passage, done_ns);
         self.end = Some(End::Left);
     }
 
@@ -298,6 +336,7 @@ impl<'a> Way<'a> {
         // A host in the middle.
         if self.end.is_none() && passage.last().place == Place::Postrouting {
             self.device(Walk::Outer, Direction::Out, passage.last().oif, &look, left);
+            self.leaves(passage, None);
             self.end = Some(End::Left);
         }
     }
@@ -358,7 +397,7 @@ impl<'a> Way<'a> {
     }
 
     pub(super) fn finish(self, packet: Option<Packet>) -> Draft {
-        let Self { sight, stations, end, carrier, looks, quoted } = self;
+        let Self { sight, stations, end, carrier, looks, quoted, leaving, had_ns: _ } = self;
         let answered = sight.probe.as_ref().and_then(|probe| Some((probe.answered_ns?, probe.sent_ns)));
         Draft {
             page: Page {
@@ -374,6 +413,7 @@ impl<'a> Way<'a> {
             },
             end: end.unwrap_or(End::Left),
             began_ns: sight.began_ns,
+            leaving,
             looks,
             quoted,
             answer: None,

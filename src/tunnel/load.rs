@@ -26,17 +26,17 @@ pub(super) struct Load {
 
 impl Load {
     /// A message from there, and so many wait behind it: true if we are now under load and were not, or the other way
-    /// round.
-    pub(super) fn note(&mut self, waiting: usize, from: IpAddr, now: Time) -> bool {
+    /// round. `asked`: how many were asked for a cookie by others than us.
+    pub(super) fn note(&mut self, waiting: usize, asked: u64, from: IpAddr, now: Time) -> bool {
         let before = self.is_under();
         let no_time_left = self.work.note(waiting, from, now);
         if waiting >= BUSY || no_time_left {
             self.until = Some(now + LINGER);
         } else {
-            self.expire(now);
+            self.expire(asked, now);
         }
         if self.is_under() && !before {
-            self.work.load_begins();
+            self.work.load_begins(asked, now);
         }
         before != self.is_under()
     }
@@ -46,13 +46,14 @@ impl Load {
         self.work.spared();
     }
 
-    /// Ends it when its time is over: true if it ended.
-    pub(super) fn expire(&mut self, now: Time) -> bool {
+    /// Ends it when its time is over, and others than us did not have as many to ask for a cookie meanwhile as we could hear:
+    /// true if it ended.
+    pub(super) fn expire(&mut self, asked: u64, now: Time) -> bool {
         let over = self.until.is_some_and(|until| until <= now);
         if over {
-            self.until = None;
+            self.until = self.work.others_spared(asked, now).then_some(now + LINGER);
         }
-        over
+        over && !self.is_under()
     }
 
     /// Are cookies demanded?
@@ -97,14 +98,14 @@ mod tests {
     #[test]
     fn load_begins_at_an_eighth_of_the_queue_and_ends_one_second_after() {
         let mut load = Load::default();
-        assert!(!load.note(BUSY - 1, ANY, Time(1)));
+        assert!(!load.note(BUSY - 1, 0, ANY, Time(1)));
         assert!(!load.is_under());
-        assert!(load.note(BUSY, ANY, Time(1)));
+        assert!(load.note(BUSY, 0, ANY, Time(1)));
         assert!(load.is_under());
         assert_eq!(load.deadline(), Some(Time(1 + SECOND)));
-        assert!(!load.note(0, ANY, Time(SECOND)));
+        assert!(!load.note(0, 0, ANY, Time(SECOND)));
         assert!(load.is_under());
-        assert!(load.note(0, ANY, Time(1 + SECOND)));
+        assert!(load.note(0, 0, ANY, Time(1 + SECOND)));
         assert!(!load.is_under());
         assert_eq!(load.deadline(), None);
     }
@@ -112,9 +113,9 @@ mod tests {
     #[test]
     fn load_ends_by_time_alone() {
         let mut load = Load::default();
-        load.note(BUSY, ANY, Time(1));
-        assert!(!load.expire(Time(SECOND)));
-        assert!(load.expire(Time(1 + SECOND)));
+        load.note(BUSY, 0, ANY, Time(1));
+        assert!(!load.expire(0, Time(SECOND)));
+        assert!(load.expire(0, Time(1 + SECOND)));
         assert!(!load.is_under());
     }
     #[test]
@@ -122,8 +123,19 @@ mod tests {
         let (mut load, start) = (Load::default(), 7 * SECOND);
         let from = |n: u64| IpAddr::from([198, 18, (n >> 8) as u8, n as u8]);
         let apart = 200_000; // 200 µs of work each, and one that waits
-        let began = (0..5000).find(|n| load.note(1, from(*n), Time(start + n * apart)));
+        let began = (0..5000).find(|n| load.note(1, 0, from(*n), Time(start + n * apart)));
         assert!(began.is_some_and(|n| n * apart <= SECOND / 10), "{began:?}");
         assert!(load.is_under());
+    }
+
+    #[test]
+    fn load_goes_on_while_others_are_busy_with_those_who_show_no_cookie() {
+        let mut load = Load::default();
+        load.note(BUSY, 0, ANY, Time(SECOND));
+        assert!(!load.expire(100_000, Time(2 * SECOND)), "there were that many");
+        assert!(load.is_under());
+        assert_eq!(load.deadline(), Some(Time(3 * SECOND)));
+        assert!(load.expire(100_100, Time(3 * SECOND)), "they became few");
+        assert!(!load.is_under());
     }
 }

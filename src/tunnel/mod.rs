@@ -198,7 +198,8 @@ impl Tunnel {
     /// second after).
     pub fn handle_handshake(&mut self, datagram: HandshakeDatagram, waiting: usize, now: Now) {
         self.publish();
-        if self.load.note(waiting, datagram.from.remote.ip(), now.boot) {
+        let asked = self.forward.handshakes.asking.count();
+        if self.load.note(waiting, asked, datagram.from.remote.ip(), now.boot) {
             self.load_changed(now);
         }
         self.receive(&datagram, now);
@@ -228,7 +229,7 @@ impl Tunnel {
     /// due, the deadlines say so.
     pub fn expire(&mut self, now: Now) {
         self.publish();
-        if self.load.expire(now.boot) {
+        if self.load.expire(self.forward.handshakes.asking.count(), now.boot) {
             self.load_changed(now);
         }
         self.expire_peers(now);

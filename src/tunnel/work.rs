@@ -13,6 +13,9 @@ const WINDOW: Duration = Duration::from_millis(64);
 /// No message costs more; where more time passed, something else was done, or this thread was not given a core.
 const MOST: Duration = Duration::from_millis(5);
 
+/// Nor less, on any machine: for when load began before that was known.
+const LEAST: Duration = Duration::from_micros(25);
+
 /// Time and messages since the window began.
 #[derive(Default)]
 pub(super) struct Work {
@@ -27,6 +30,9 @@ pub(super) struct Work {
     source: Option<Source>,
     /// Is the message at hand from another source than the one before?
     changed: bool,
+    /// Messages that others than us asked for a cookie, when that was looked at last, and when that was.
+    asked: u64,
+    asked_at: Time,
 }
 
 impl Work {
@@ -49,10 +55,20 @@ impl Work {
     }
 
     /// Load begins: what a message costs is known from those that led to it.
-    pub(super) fn load_begins(&mut self) {
+    pub(super) fn load_begins(&mut self, asked: u64, now: Time) {
         if self.read > 0 {
             self.cost = self.busy / self.read;
         }
+        (self.asked, self.asked_at) = (asked, now);
+    }
+
+    /// Load is to end: would reading those that others asked for a cookie since this was looked at last have taken nearly
+    /// all of the time?
+    pub(super) fn others_spared(&mut self, asked: u64, now: Time) -> bool {
+        let (count, passed) = (asked.saturating_sub(self.asked), now.since(self.asked_at));
+        (self.asked, self.asked_at) = (asked, now);
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        self.cost.max(LEAST).saturating_mul(count).saturating_mul(4) >= passed * 3
     }
 
     /// The message at hand was not read, for it shows no cookie: what that would have taken is work, too, so that the
@@ -116,7 +132,7 @@ mod tests {
         assert!(noted(&mut work, 10_000, 60 * MICRO, 1, any).is_some());
         work.busy = Duration::from_micros(600);
         work.read = 10;
-        work.load_begins();
+        work.load_begins(0, Time(2_000_000_000));
         // A cookie is made in no time, and so nobody waits behind.
         let mut told = 0;
         for n in 0..10_000 {
@@ -130,5 +146,19 @@ mod tests {
             work.spared();
         }
         assert_eq!(told, 0, "a tenth of that");
+    }
+
+    #[test]
+    fn what_others_spared_is_work_while_there_is_as_much_of_it_as_can_be_done() {
+        let second = 1_000_000_000;
+        let mut work = Work { busy: Duration::from_micros(600), read: 10, ..Work::default() };
+        work.load_begins(7, Time(second));
+        assert!(work.others_spared(7 + 12_500, Time(2 * second)), "12,500 of 60 µs in a second");
+        assert!(!work.others_spared(7 + 12_500 + 12_499, Time(3 * second)), "and one less in the next");
+        assert!(!work.others_spared(7 + 12_500 + 12_499, Time(4 * second)), "and none");
+        let mut unknown = Work::default();
+        unknown.load_begins(0, Time(second));
+        assert!(unknown.others_spared(30_000, Time(2 * second)));
+        assert!(!unknown.others_spared(59_999, Time(3 * second)));
     }
 }

@@ -53,13 +53,23 @@ impl Crossings {
     }
 }
 
+/// The same moment by both clocks: where the core had something else to do in between, they are asked again.
+fn both_clocks() -> (u128, u64) {
+    let asked = (0..8).map(|_| {
+        let before = sys::clock::boottime();
+        let wall_ns = sys::clock::wall().as_nanos();
+        (sys::clock::boottime() - before, wall_ns, before)
+    });
+    let (_, wall_ns, boot_ns) = asked.min_by_key(|(took, ..)| *took).expect("eight");
+    (wall_ns, boot_ns)
+}
+
 /// What is there, up to a bound; `None` where it was no packet of IP.
 fn read(socket: &PacketSocket) -> io::Result<Vec<Option<Crossing>>> {
     let mut buffer = [0; program::KEPT as usize];
     let mut found = Vec::new();
     // The packet has the wall time, the page counts by the other clock.
-    let wall_ns = sys::clock::wall().as_nanos();
-    let boot_ns = sys::clock::boottime();
+    let (wall_ns, boot_ns) = both_clocks();
     while found.len() < AT_ONCE {
         let chosen = match socket.next_chosen(&mut buffer) {
             Ok(chosen) => chosen,

@@ -68,6 +68,8 @@ fn with_secrets_wireshark_opens_the_carriers_of_both_ends_and_finds_the_packets_
         blocks(&fs::read(&capture.files()[0]).expect("a file"), super::PACKET).len() >= 14
     };
     assert!(wait_until(PATIENCE, || complete(&ours) && complete(&theirs)), "not all came");
+    let given = || pair.left.status()["operation"]["secrets_given"].as_bool().expect("a truth");
+    assert!(given());
     let [(ours, said, _a), (theirs, _, _b)] = [ours, theirs].map(Capture::interrupt);
     for file in [&ours[0], &theirs[0]] {
         let wanted = ["frame.interface_name", "frame.number", "frame.comment", "icmp.seq", "icmp.checksum"];
@@ -88,11 +90,12 @@ fn with_secrets_wireshark_opens_the_carriers_of_both_ends_and_finds_the_packets_
         assert!(of_type("1").count() >= 1 && of_type("2").count() >= 1, "{frames:#?}");
         assert!(of_type("2").all(|frame| frame[6] == "1" || frame[6] == "True"), "{frames:#?}");
     }
-    // It is said, before and while: by the command, the log, and the events.
+    // It is said, before and while: by the command, the log, the events and the status.
     assert!(said.contains("WITH SECRETS") && said.contains("messages of handshakes"), "{said}");
     let log = || pair.left.daemon().log();
     assert!(log().contains("a capture is given the private key"), "{}", log());
     assert!(wait_until(PATIENCE, || log().contains("keys are given to no capture any more")), "{}", log());
+    assert!(wait_until(PATIENCE, || !given()), "{}", log());
 }
 
 #[test]

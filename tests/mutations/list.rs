@@ -292,10 +292,10 @@ pub const CHECKS: &[Check] = &[
         name: "what is not authentic moves no endpoint and confirms nothing",
         file: "src/forward/inbound.rs",
         behind: "let run = ",
-        text: "self.run_of(header.receiver, current, origin)?",
+        text: "self.run_of(header.receiver, current, last, origin)?",
         instead: &[
-            "let run = self.run_of(header.receiver, current, origin)?; run.peer.follow(origin.from); run",
-            "let run = self.run_of(header.receiver, current, origin)?; if run.session.confirm() { self.raise(&run.peer, Raised::CONFIRMED); } run",
+            "let run = self.run_of(header.receiver, current, last, origin)?; run.peer.follow(origin.from); run",
+            "let run = self.run_of(header.receiver, current, last, origin)?; if run.session.confirm() { self.raise(&run.peer, Raised::CONFIRMED); } run",
         ],
     },
     Check {
@@ -308,9 +308,9 @@ pub const CHECKS: &[Check] = &[
     Check {
         name: "only what is authentic is counted as received",
         file: "src/forward/inbound.rs",
-        behind: "fn run_ends(&self, run: Run, now: Time) {\n        if ",
-        text: "!run.authentic",
-        instead: &["false"],
+        behind: "let Run { session, peer, bytes, authentic, data, delivered, .. } = run;\n        if ",
+        text: "authentic",
+        instead: &["true"],
     },
     Check {
         name: "an inner source belongs to its peer",
@@ -360,6 +360,13 @@ pub const CHECKS: &[Check] = &[
         behind: "",
         text: "self.cookies.load().as_ref().is_some_and(|secret| secret.mac2_is_valid(message, &from.remote))",
         instead: &["false", "self.cookies.load().is_some()"],
+    },
+    Check {
+        name: "mac1 before a cookie",
+        file: "src/forward/handshakes.rs",
+        behind: "",
+        text: "!macs.mac1_is_valid(bytes)",
+        instead: &["false"],
     },
     Check {
         name: "a session is dead after 180 s",
@@ -668,6 +675,13 @@ pub const CHECKS: &[Check] = &[
         behind: "",
         text: "self.load.spared();",
         instead: &[""],
+    },
+    Check {
+        name: "what others than the upper half spare is work",
+        file: "src/tunnel/load.rs",
+        behind: "",
+        text: "self.work.others_spared(asked, now)",
+        instead: &["false", "true"],
     },
     Check {
         name: "where load ends",

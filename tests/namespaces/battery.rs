@@ -88,7 +88,7 @@ fn battery(pair: &Pair) {
 fn full_sized_ping(from: &Node, inner: IpAddr) {
     let mtu: usize = sh(&from.host, "cat /sys/class/net/vpn0/mtu").trim().parse().expect("an MTU");
     let headers = if inner.is_ipv4() { 20 + 8 } else { 40 + 8 };
-    let ping = Ping { payload: mtu - headers, count: 3, ..Ping::to(inner) };
+    let ping = Ping { payload: mtu - headers, count: 3, ..Ping::patiently(inner) };
     assert_eq!(from.host.ping_with(&ping).expect("ping runs").received, 3, "{} to {inner}", from.host.name());
 }
 

@@ -58,7 +58,7 @@ impl Ends {
         let Running::Vpnd(mut daemon) = start_vpnd(&self.host, &self.toml, &arguments) else {
             unreachable!("it is vpnd")
         };
-        let answered = wait_until(patience, || self.host.ping(FAR, 1).is_ok_and(|pings| pings.received == 1));
+        let answered = wait_until(patience, || self.host.reaches(FAR).is_ok_and(|answered| answered));
         end(&mut daemon);
         (answered, daemon.log())
     }

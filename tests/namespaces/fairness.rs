@@ -105,7 +105,7 @@ impl Star {
 
     /// Within ten seconds.
     fn reaches_gateway(&self, n: usize) -> bool {
-        let answered = || self.ends[n].host.ping(gateway(), 1).is_ok_and(|pings| pings.received == 1);
+        let answered = || self.ends[n].host.reaches(gateway()).is_ok_and(|answered| answered);
         wait_until(Duration::from_secs(10), answered)
     }
 

@@ -74,13 +74,21 @@ impl Faults {
         self.set(call, 0, error.1 as u64);
     }
 
-    /// These calls fail for a while, in which something that repeats without end would show; how many did.
+    /// These calls fail for a while, in which something that repeats without end would show; how many did. The last of
+    /// them works again first.
     fn fail_for_a_while(&self, calls: &[Call], error: Errno) -> u64 {
         let failed = || calls.iter().map(|&call| self.failed(call)).sum::<u64>();
         let before = failed();
         calls.iter().for_each(|&call| self.fail(call, error, 1));
         thread::sleep(A_WHILE);
-        calls.iter().rev().for_each(|&call| self.mend(call));
+        for &call in calls.iter().rev() {
+            self.mend(call);
+            // What was refused just before is tried again by the other call, which must not have been mended by then:
+            // else it is rightly taken for a refusal of this one alone.
+            let made = self.made(call);
+            let again = || call == calls[0] || self.made(call) > made + 1;
+            assert!(wait_until(PATIENCE, again), "{call:?} was not made again");
+        }
         failed() - before
     }
 

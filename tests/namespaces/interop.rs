@@ -169,7 +169,7 @@ fn a_rekey_by_vpnd_under_traffic_loses_nothing() {
 
 /// Seven and a half seconds of pings, 20 ms apart: each is answered.
 fn gapless(from: &Node, to: IpAddr) {
-    let ping = Ping { count: 375, interval: Duration::from_millis(20), ..Ping::to(to) };
+    let ping = Ping { count: 375, interval: Duration::from_millis(20), ..Ping::patiently(to) };
     let pings = from.host.ping_with(&ping).expect("ping runs");
     assert_eq!(pings.received, 375, "from {} to {to}: {pings:?}\n{}", from.host.name(), from.log());
 }

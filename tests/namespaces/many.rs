@@ -12,7 +12,7 @@ use std::{
 
 use rand_core::Rng;
 use vpnd::{
-    lab::{Daemon, Host, Setup, tcp_transfer},
+    lab::{Daemon, Host, Ping, Setup, tcp_transfer},
     noise::{PrivateKey, PublicKey},
     sys::random::os_rng,
 };
@@ -329,10 +329,21 @@ fn forty_live_peers_talk_to_one_gateway() {
         client.start(&left, &format!("table = {table}"), &[gateway])
     };
     let running: Vec<_> = clients.iter().enumerate().map(start).collect();
-    let ping = "ping -q -c 5 -i 0.2 -W 5 -I 10.88.0.$n 10.88.1.1";
-    let all = format!("for n in $(seq {LIVE}); do {ping} & done; wait");
-    let said = sh(&left, &all);
-    assert_eq!(said.matches(" 5 received").count(), LIVE, "{said}\n{}", daemon.log());
+    thread::scope(|scope| {
+        for n in 0..LIVE {
+            let (left, daemon) = (&left, &daemon);
+            let ping = Ping {
+                source: Some(address(n).parse().expect("an address")),
+                count: 5,
+                interval: Duration::from_millis(200),
+                ..Ping::patiently("10.88.1.1".parse().expect("an address"))
+            };
+            scope.spawn(move || {
+                let pings = left.ping_with(&ping).expect("ping runs");
+                assert_eq!(pings.received, 5, "{n}: {pings:?}\n{}", daemon.log());
+            });
+        }
+    });
     let status = daemon.status(DEVICE).expect("a status");
     let peers = status["peers"].as_array().expect("a list");
     for (n, peer) in peers.iter().enumerate() {

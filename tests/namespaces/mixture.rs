@@ -96,7 +96,7 @@ fn way(from: &Node, to: &Node, address: std::net::IpAddr, recipe: &Recipe, over:
             let (mut sent, mut received) = (0, 0);
             while going_on() {
                 // A few at a time, so that the end is not waited for.
-                let ping = Ping { count: 10, interval: recipe.interval, ..Ping::to(address) };
+                let ping = Ping { count: 10, interval: recipe.interval, ..Ping::patiently(address) };
                 let pings = from.host.ping_with(&ping).expect("ping runs");
                 sent += pings.sent;
                 received += pings.received;

@@ -87,14 +87,14 @@ impl Service {
     /// From the far end, since ours does not know where it is at first.
     #[track_caller]
     fn reached(&self) {
-        let answered = || self.far.ping(NEAR, 1).is_ok_and(|pings| pings.received == 1);
+        let answered = || self.far.reaches(NEAR).is_ok_and(|answered| answered);
         assert!(wait_until(LONG, answered), "{}", self.manager.log());
     }
 
     /// From us, and soon: one round trip after the start, and what a busy machine adds.
     #[track_caller]
     fn reaches(&self) {
-        let answered = || self.host().ping(FAR, 1).is_ok_and(|pings| pings.received == 1);
+        let answered = || self.host().reaches(FAR).is_ok_and(|answered| answered);
         assert!(wait_until(GAP, answered), "{}", self.manager.log());
     }
 

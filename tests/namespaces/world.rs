@@ -159,7 +159,7 @@ pub fn cable(name: &str, mtu: u32) -> (Host, Host) {
 pub fn carries<const N: usize>(from: &Host, to: &Host, addresses: [&str; N]) {
     for address in addresses {
         let address = address.parse().expect("an address");
-        let answered = || from.ping(address, 1).is_ok_and(|pings| pings.received == 1);
+        let answered = || from.reaches(address).is_ok_and(|answered| answered);
         assert!(
             wait_until(Duration::from_secs(10), answered),
             "no way from {} to {}",
@@ -554,14 +554,15 @@ impl Node {
         assert_eq!(
             (pings.received, pings.sent),
             (u32::from(count), u32::from(count)),
-            "answered pings from {} to {destination}; log:\n{}",
+            "answered pings from {} to {destination}, the first that was lost: {:?}; log:\n{}",
             self.host.name(),
+            pings.first_lost,
             self.log()
         );
     }
 
     /// Is one ping out of one answered?
     pub fn reaches(&self, destination: IpAddr) -> bool {
-        self.host.ping(destination, 1).is_ok_and(|pings| pings.received == 1)
+        self.host.reaches(destination).is_ok_and(|answered| answered)
     }
 }

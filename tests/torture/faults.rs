@@ -29,7 +29,7 @@ const SHORT: &str = "short";
 /// System calls that a tunnel under load makes again and again: the data path's, then the control path's.
 const CALLS: &[&str] = &[
     "sendmsg",
-    "recvmsg",
+    "recvmsg,recvmmsg",
     "read",
     "write",
     "writev",
@@ -108,7 +108,7 @@ const RARELY: &str = "1 %";
 const ALWAYS: &str = "100 %";
 
 fn moves_bytes(call: &str) -> bool {
-    ["sendmsg", "recvmsg", "read", "write", "writev", "sendto", "recvfrom"].contains(&call)
+    ["sendmsg", "recvmsg,recvmmsg", "read", "write", "writev", "sendto", "recvfrom"].contains(&call)
 }
 
 struct Fault<'a> {

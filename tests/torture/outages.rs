@@ -253,7 +253,7 @@ pub fn clocks(torment: &Torment) -> Vec<Figure> {
         let mut daemon = Daemon::start(&bench.host, &setup).unwrap_or_else(|error| panic!("{error}"));
         let address = "10.77.0.2".parse().expect("an address");
         let up = wait_until(Duration::from_secs(20), || {
-            bench.host.ping(address, 1).is_ok_and(|pings| pings.received == 1)
+            bench.host.reaches(address).is_ok_and(|answered| answered)
         });
         figures.push(Figure::hard(
             format!("started with a wall clock {ahead:+} s: traffic"),

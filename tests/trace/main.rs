@@ -6,6 +6,7 @@
 mod common;
 
 mod deaths; // where and by what a packet ends
+mod departures; // at a device by which it was to leave
 mod left_behind; // nothing
 mod pictures; // of a real way
 mod ways; // packets that arrive

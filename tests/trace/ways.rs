@@ -3,13 +3,13 @@
 use std::{collections::HashMap, thread, time::Duration};
 
 use vpnd::{
-    lab::{Host, Ping, link, tcp_transfer},
+    lab::{Host, Ping, tcp_transfer},
     trace::{Clock, Outcome, Page, Place, Vpnd, Walk},
 };
 
 use super::{
     common::need_root,
-    world::{PATIENCE, Spec, TUN, Traced, Watcher, World, ip, on},
+    world::{PATIENCE, Spec, TUN, Traced, Watcher, World, ip},
 };
 
 const WHOLE_WAY: [&str; 20] = [
@@ -258,21 +258,8 @@ fn a_probe_by_tcp_and_by_udp_arrives_at_a_port_where_nobody_listens_and_is_answe
 #[test]
 fn a_host_in_the_middle_shows_its_forward_hook_between_both_ends() {
     let Some(world) = World::ready("mid", &Spec::default()) else { return };
-    // The cable is drawn anew through a host that forwards.
     let middle = Host::create("vpnd-trace-mid-m").expect("a namespace");
-    for (host, own, other) in [(&world.left, 1, "left"), (&world.right, 2, "right")] {
-        link::veth(host, "eth1", &middle, other).expect("a cable");
-        host.add_address("eth1", &format!("203.0.113.{own}/32")).expect("an address");
-        middle.add_address(other, &format!("198.51.100.{own}/32")).expect("an address");
-    }
-    middle.sysctl("ipv4.ip_forward", "1").expect("a sysctl");
-    for (host, own, other) in [(&world.left, 1, 2), (&world.right, 2, 1)] {
-        // From the address that the other end has a way to: the kernel would take that of the new cable.
-        let way = format!("via 198.51.100.{own} dev eth1 onlink src 192.0.2.{own}");
-        on(host, &format!("ip route add 192.0.2.{other}/32 {way}"));
-    }
-    middle.add_route("192.0.2.1/32", None, "left").expect("a route");
-    middle.add_route("192.0.2.2/32", None, "right").expect("a route");
+    world.pull_through(&middle);
     let between = Watcher::between(&middle, "between", &["--answers"]);
     let follow = "icmp and dst host 10.77.0.2";
     let far = Watcher::with(&world.right, &world.daemons[1], follow, "watch", &["--answers"]);

@@ -40,6 +40,8 @@ pub struct Spec {
     pub left_allows: String,
     /// Prefixes that the right end gives the left one, instead of its addresses.
     pub right_allows: Option<String>,
+    /// The carriers go by IPv6.
+    pub v6_endpoints: bool,
 }
 
 impl World {
@@ -66,6 +68,9 @@ impl World {
         for (at, host) in [&left, &right].into_iter().enumerate() {
             let (own, other) = (at + 1, 2 - at);
             host.add_address("eth0", &format!("192.0.2.{own}/24")).expect("an address");
+            on(host, &format!("ip addr add 2001:db8::{own}/64 dev eth0 nodad"));
+            let endpoint =
+                if spec.v6_endpoints { format!("[2001:db8::{other}]") } else { format!("192.0.2.{other}") };
             let more = if at == 0 { spec.left_interface.as_str() } else { "" };
             let plain = format!("\"10.77.0.{other}/32\", \"fd77::{other}/128\"");
             let allowed = match (at, &spec.right_allows) {
@@ -76,7 +81,7 @@ impl World {
             let config = format!(
                 "[interface]\nname = \"{TUN}\"\nprivate_key = \"{}\"\nlisten_port = 51820\n\
                  address = [\"10.77.0.{own}/24\", \"fd77::{own}/64\"]\n{more}\n\
-                 [[peer]]\nname = \"{}\"\npublic_key = \"{}\"\nendpoint = \"192.0.2.{other}:51820\"\n\
+                 [[peer]]\nname = \"{}\"\npublic_key = \"{}\"\nendpoint = \"{endpoint}:51820\"\n\
                  allowed_ips = [{allowed}]\n",
                 *keys[at].to_base64(),
                 if at == 0 { "right" } else { "left" },
@@ -101,6 +106,24 @@ impl World {
     pub fn shake_hands(&self) {
         let ping = vpnd::lab::Ping { patience: PATIENCE, ..vpnd::lab::Ping::to(ip("10.77.0.2")) };
         assert_eq!(self.left.ping_with(&ping).expect("a ping").received, 1, "the tunnel works");
+    }
+
+    /// The cable is drawn anew through a host that forwards, by its devices `left` and `right`.
+    #[track_caller]
+    pub fn pull_through(&self, middle: &Host) {
+        for (host, own, other) in [(&self.left, 1, "left"), (&self.right, 2, "right")] {
+            link::veth(host, "eth1", middle, other).expect("a cable");
+            host.add_address("eth1", &format!("203.0.113.{own}/32")).expect("an address");
+            middle.add_address(other, &format!("198.51.100.{own}/32")).expect("an address");
+        }
+        middle.sysctl("ipv4.ip_forward", "1").expect("a sysctl");
+        for (host, own, other) in [(&self.left, 1, 2), (&self.right, 2, 1)] {
+            // From the address that the other end has a way to: the kernel would take that of the new cable.
+            let way = format!("via 198.51.100.{own} dev eth1 onlink src 192.0.2.{own}");
+            on(host, &format!("ip route add 192.0.2.{other}/32 {way}"));
+        }
+        middle.add_route("192.0.2.1/32", None, "left").expect("a route");
+        middle.add_route("192.0.2.2/32", None, "right").expect("a route");
     }
 
     /// `vpnd trace` on the left end, with these arguments, and nobody on the other.
@@ -153,8 +176,14 @@ impl Watcher {
     /// On a host without a tunnel, for the carriers that it forwards.
     #[track_caller]
     pub fn between(host: &Host, label: &str, more: &[&str]) -> Self {
+        Self::between_for(host, "udp port 51820", label, more)
+    }
+
+    /// The same for carriers that `follow` means.
+    #[track_caller]
+    pub fn between_for(host: &Host, follow: &str, label: &str, more: &[&str]) -> Self {
         Self::run(host, label, |command| {
-            command.args(["--forwards", "--follow", "udp port 51820"]).args(more);
+            command.args(["--forwards", "--follow", follow]).args(more);
         })
     }
 
@@ -185,6 +214,12 @@ impl Watcher {
     #[track_caller]
     pub fn stop(&mut self) {
         assert!(self.process.terminate(PATIENCE).is_some(), "it ends: {}", self.process.log());
+    }
+
+    /// Waits until it has ended of itself.
+    #[track_caller]
+    pub fn ended(&mut self) {
+        assert!(self.process.wait(PATIENCE).is_some(), "it has seen enough: {}", self.process.log());
     }
 
     /// It ends by itself where it saw what it was to see; where the packet died early it is asked to.

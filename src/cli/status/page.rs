@@ -102,6 +102,9 @@ impl Page<'_> {
                 "another program removes or replaces addresses, routes or rules of ours again and again",
             );
         }
+        if operation.secrets_given {
+            bad(page, "a capture is being given the keys of new sessions (--with-secrets)");
+        }
         if operation.put_back > 0 {
             let last = operation.put_back_last.as_deref();
             let last = last.map_or(String::new(), |last| format!(", last: {}", printable(last)));
@@ -322,7 +325,7 @@ mod tests {
     #[test]
     fn what_operators_and_other_programs_did_is_said_in_words_and_nothing_where_nothing_was() {
         let nothing = page(false, false, None);
-        for word in ["differs", "trial", "put back", "set down", "in force", "again and again"] {
+        for word in ["differs", "trial", "put back", "set down", "in force", "again and again", "capture"] {
             assert!(!nothing.contains(word), "{word}: {nothing}");
         }
         let operation = Operation {
@@ -333,6 +336,7 @@ mod tests {
             put_back: 2,
             put_back_last: Some("add route 10.0.0.0/8 dev vpn0 table main".to_owned()),
             contested: true,
+            secrets_given: true,
             ..Operation::default()
         };
         let report = StatusReport { operation, ..report() };
@@ -343,6 +347,7 @@ mod tests {
             "  the file, as it was reloaded last, is not in force: peer.toml:3: found nothing",
             "  the device was set down from outside: it carries nothing",
             "  another program removes or replaces addresses, routes or rules of ours again and again",
+            "  a capture is being given the keys of new sessions (--with-secrets)",
             "  put back      2 things, last: add route 10.0.0.0/8 dev vpn0 table main",
             "  differs from the file, as changed by hand (`vpnd reload` goes back to it):",
             "    mtu 1420 → 1300",

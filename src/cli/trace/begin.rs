@@ -1,6 +1,6 @@
 //! The witnesses take their places: vpnd is asked, netfilter's table stands, a probe is ready to go.
 
-use std::{fs, process::Command};
+use std::{collections::HashMap, fs, ops::RangeInclusive, process::Command};
 
 use super::{Args, TraceError, stop::Stop};
 use crate::{
@@ -40,6 +40,8 @@ pub(super) struct Witnesses {
     pub(super) crossings: Option<Crossings>,
     /// Without them the kernel does not tell why it drops.
     pub(super) drops: Option<Drops>,
+    /// Names of devices by index.
+    pub(super) devices: HashMap<u32, String>,
     /// Who is missing, and why: sentences.
     pub(super) notes: Vec<String>,
 }
@@ -82,6 +84,7 @@ impl Witnesses {
         let mut notes = Vec::new();
         let placed = place(&watched, &carried, &mut notes)?;
         let inner = tunnel.as_ref().map(|_| &watched);
+        let lengths = lengths(args, prober.as_ref(), &watched);
         let crossings = Crossings::open(inner, &carried).inspect_err(|error| {
             notes.push(format!(
                 "what crosses the devices is inferred: no packet socket could be opened: {error}"
@@ -93,7 +96,8 @@ impl Witnesses {
             tunnel,
             placed,
             crossings: crossings.ok(),
-            drops: Drops::open(&mut sweeper()).ok(),
+            drops: Drops::open(&mut sweeper(), &lengths).ok(),
+            devices: devices.into_iter().map(|device| (device.index, device.name)).collect(),
             notes,
         })
     }
@@ -152,6 +156,14 @@ fn carried(args: &Args, tunnel: Option<&Tunnel>, prober: Option<&Prober>) -> Car
     // An echo comes back as long as it went; how long other answers are nobody knows.
     let comes = udp_length.filter(|_| matches!(args.shape(), Shape::Echo(_)));
     Carried { port: tunnel.map(|tunnel| tunnel.port), endpoint: None, udp_length: [udp_length, comes] }
+}
+
+/// How long the packets are that are meant, as far as that is known.
+fn lengths(args: &Args, prober: Option<&Prober>, watched: &Filter) -> RangeInclusive<u32> {
+    let one =
+        prober.and_then(|prober| prober.packet().bytes).filter(|_| !matches!(args.shape(), Shape::Tcp(_)));
+    let one = one.and_then(|bytes| u32::try_from(bytes).ok());
+    one.map_or_else(|| watched.lengths(), |bytes| bytes..=bytes)
 }
 
 /// Without nft the rest is still worth telling.

@@ -1,6 +1,9 @@
 //! The witnesses at work: vpnd's own records, netfilter's trace, a probe; until they have nothing more to tell.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use tokio::{
     task::JoinHandle,
@@ -17,10 +20,10 @@ use crate::{
     host::fib::{Device, Fib},
     sys,
     trace::{
-        Count, Crossing, Event, Host, Kind, Meant, Outcome, Page, Passage, Place, Probe, Record, Seen, Sight,
-        VERSION, drafts, drops::Step,
+        Count, Crossing, Event, Host, Kind, Link, Meant, Outcome, Page, Passage, Place, Probe, Record, Seen,
+        Sight, VERSION, drafts, drops::Neighbour,
     },
-    witness::{Counters, Crossings, Messages, Ruleset, routing},
+    witness::{Counters, Crossings, Drops, Messages, Ruleset, routing},
 };
 
 /// When nothing came for so long, nothing more will.
@@ -33,6 +36,8 @@ const AFTER: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_millis(20);
 /// And at the latest, where there is always something to read.
 const LATE: Duration = Duration::from_millis(200);
+/// How often it is asked whether a neighbour has answered.
+const AGAIN: Duration = Duration::from_millis(500);
 /// Messages of netfilter that are kept.
 const EVENTS: usize = 200_000;
 /// Packets at devices that are kept.
@@ -58,7 +63,7 @@ pub(super) async fn pages(args: &Args) -> Result<(Vec<Page>, Vec<Page>), TraceEr
     let mut stop = Stop::listen()?;
     let mut fib = Fib::open()?;
     let witnesses = Witnesses::take_their_places(args, &mut fib, &mut stop).await?;
-    let Witnesses { meant, prober, mut tunnel, mut placed, crossings, drops, notes } = witnesses;
+    let Witnesses { meant, prober, mut tunnel, mut placed, crossings, drops, devices, notes } = witnesses;
     let began_ns = sys::clock::boottime();
     let wall_ns = u64::try_from(sys::clock::wall().as_nanos()).unwrap_or(u64::MAX);
     let counters = Counters::read();
@@ -78,11 +83,11 @@ pub(super) async fn pages(args: &Args) -> Result<(Vec<Page>, Vec<Page>), TraceEr
         notes,
         ended: false,
     };
-    let sources = Sources { tunnel: tunnel.as_mut(), placed: placed.as_mut(), probing };
+    let queues = Queues { drops: drops.as_ref(), names: devices, asked: None, said: Vec::new() };
+    let sources = Sources { tunnel: tunnel.as_mut(), placed: placed.as_mut(), probing, queues };
     let failed = gathered.gather(args, &mut stop, sources).await;
     gathered.cross_last();
-    let steps = drops.map(|drops| drops.told()).and_then(Result::ok);
-    let steps = gathered.complete(steps);
+    let steps = drops.and_then(|drops| drops.told().ok()).unwrap_or_default();
     gathered.notes.extend(failed.err().map(|error| format!("it ended early: {error}")));
     let losses = Counters::read().moved_since(&counters);
     let before = placed.map(|placed| {
@@ -145,11 +150,12 @@ struct Sources<'a> {
     tunnel: Option<&'a mut Tunnel>,
     placed: Option<&'a mut Placed>,
     probing: Option<JoinHandle<Probe>>,
+    queues: Queues<'a>,
 }
 
 impl Gathered {
     async fn gather(&mut self, args: &Args, stop: &mut Stop, sources: Sources<'_>) -> Result<(), TraceError> {
-        let Sources { mut tunnel, mut placed, mut probing } = sources;
+        let Sources { mut tunnel, mut placed, mut probing, mut queues } = sources;
         // The probe has waited for its answer then, and has told.
         let more = if probing.is_some() { ANSWERS } else { Duration::ZERO };
         let mut until = Instant::now() + Duration::from_secs(args.seconds) + more;
@@ -157,7 +163,7 @@ impl Gathered {
         let mut enough = Enough::default();
         loop {
             let now = Instant::now();
-            if now >= until || enough.is_over(self, args, latest, now) {
+            if now >= until || enough.is_over(self, args, latest, now) && !queues.hold(self, now) {
                 return Ok(());
             }
             let tick = (now + TICK).min(until);
@@ -237,18 +243,6 @@ impl Gathered {
         }
     }
 
-    /// Of what was not told whole nothing can be said to be the only one.
-    fn complete(&mut self, steps: Option<(Vec<Step>, bool)>) -> Vec<Step> {
-        match steps {
-            Some((steps, false)) => steps,
-            Some((_, true)) => {
-                self.note("so much was received or dropped that the kernel's reasons are not told whole: none is given");
-                Vec::new()
-            }
-            None => Vec::new(),
-        }
-    }
-
     /// Has everything happened that was waited for? What is still under way comes soon.
     fn is_enough(&self, args: &Args) -> bool {
         if args.dest.is_some() {
@@ -319,11 +313,27 @@ impl Gathered {
         self.events.retain(|event| event.own.is_some() || !event.rule.table.starts_with("vpnd_trace_"));
     }
 
+    /// Devices by which packets were to leave that were not seen there.
+    fn not_seen_to_leave(&self) -> Vec<u32> {
+        let passages = Passage::gather(&self.events);
+        let waits = passages.iter().filter_map(|passage| {
+            let last = passage.last();
+            let (device, facts) = (last.oif?, passage.facts_last()?);
+            let is_it = |crossing: &&Crossing| {
+                crossing.leaves && crossing.device == device && crossing.facts.is_same_packet(&facts)
+            };
+            let through = last.place == Place::Postrouting && last.passed;
+            (through && self.devices.is_some() && !self.crossings.iter().any(|one| is_it(&one)))
+                .then_some(device)
+        });
+        waits.collect()
+    }
+
     fn sight(self, host: Host, began_ns: u64, devices: &[Device]) -> Sight {
         Sight {
             host,
             meant: self.meant,
-            devices: devices.iter().map(|device| (device.index, device.name.clone())).collect(),
+            devices: devices.iter().map(|device| (device.index, link(device))).collect(),
             began_ns,
             passages: Passage::gather(&self.events),
             crossings: self.crossings,
@@ -331,6 +341,39 @@ impl Gathered {
             probe: self.probe,
             notes: self.notes,
         }
+    }
+}
+
+/// Packets that wait for a neighbour, which takes the kernel three seconds to give up.
+struct Queues<'a> {
+    drops: Option<&'a Drops>,
+    /// Of devices by index.
+    names: HashMap<u32, String>,
+    asked: Option<Instant>,
+    /// Who was waited for.
+    said: Vec<Neighbour>,
+}
+
+impl Queues<'_> {
+    /// Is there still something in one? It is looked at once in a while: that is not cheap.
+    fn hold(&mut self, gathered: &Gathered, now: Instant) -> bool {
+        let Some(drops) = self.drops else { return false };
+        if self.asked.is_some_and(|asked| now - asked < AGAIN) {
+            return true;
+        }
+        let name = |device: &u32| self.names.get(device).cloned();
+        let devices: Vec<_> = gathered.not_seen_to_leave().iter().filter_map(name).collect();
+        let awaited =
+            if devices.is_empty() { Vec::new() } else { drops.awaited(&devices).unwrap_or_default() };
+        for one in awaited.iter().filter(|one| !self.said.contains(one)) {
+            eprintln!(
+                "vpnd trace: waits for {} on {}, which has not said its address on the link",
+                one.address, one.device
+            );
+        }
+        self.asked = (!awaited.is_empty()).then_some(now);
+        self.said.extend(awaited);
+        self.asked.is_some()
     }
 }
 
@@ -388,4 +431,8 @@ async fn finished(probing: &mut Option<JoinHandle<Probe>>) -> Result<Probe, toki
         Some(probing) => probing.await,
         None => std::future::pending().await,
     }
+}
+
+fn link(device: &Device) -> Link {
+    Link { name: device.name.clone(), mtu: device.mtu, header: device.header, running: device.running }
 }

@@ -18,7 +18,7 @@ fn numbered(n: u32) -> Endpoint {
 }
 
 fn initiation(queues: &Handshakes, from: &Endpoint) -> Result<(), Refusal> {
-    queues.push(from, Kind::Initiation, &[1; INITIATION_LEN])
+    queues.push(from, Kind::Initiation, &[1; INITIATION_LEN]).map(|_| ())
 }
 
 fn popped(queues: &Handshakes) -> usize {
@@ -85,11 +85,14 @@ fn under_load_who_shows_a_cookie_comes_before_those_who_do_not() {
     keys.fill(&mut shown, Some(&secret.cookie(&source.remote)));
     // A full queue of others is no hindrance.
     (0..HANDSHAKE_QUEUE as u32).for_each(|n| initiation(&queues, &numbered(n)).unwrap());
-    let shows = |queues: &Handshakes, from: &Endpoint| queues.push(from, Kind::Initiation, &shown);
+    let shows =
+        |queues: &Handshakes, from: &Endpoint| queues.push(from, Kind::Initiation, &shown).map(|_| ());
     assert_eq!(shows(&queues, &source), Err(Refusal::HandshakeQueueFull), "nobody was asked for one yet");
     queues.set_cookies(Some(secret));
     assert_eq!(shows(&queues, &source), Ok(()));
-    (HANDSHAKE_QUEUE as u32..ASKED_QUEUE as u32).for_each(|n| initiation(&queues, &numbered(n)).unwrap());
+    // Those who come without one now have a queue of their own.
+    let more = HANDSHAKE_QUEUE as u32..(HANDSHAKE_QUEUE + ASKED_QUEUE) as u32;
+    more.for_each(|n| initiation(&queues, &numbered(n)).unwrap());
     assert_eq!(shows(&queues, &from("192.0.2.1:2")), Err(Refusal::HandshakeQueueFull), "not its cookie");
     let place = std::iter::from_fn(|| queues.pop()).position(|one| one.from == source).unwrap();
     assert!(place < 4, "after {place} others");

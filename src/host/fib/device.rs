@@ -1,6 +1,6 @@
 //! A network device, as far as it lets packets through.
 
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage};
 
 /// A network device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub struct Device {
     pub kind: Option<String>,
     /// Its group.
     pub group: u32,
+    /// Bytes of the header that it puts before each packet, of the kinds where that is always the same.
+    pub header: Option<u64>,
 }
 
 impl Device {
@@ -32,6 +34,11 @@ impl Device {
             running: flags.contains(LinkFlags::Up | LinkFlags::LowerUp),
             kind: None,
             group: 0,
+            header: match message.header.link_layer_type {
+                LinkLayerType::Ether | LinkLayerType::Loopback => Some(14),
+                LinkLayerType::None => Some(0),
+                _ => None,
+            },
         };
         for attribute in &message.attributes {
             match attribute {

@@ -17,6 +17,7 @@ pub(super) const DATA: &[c_long] = &[
     SYS_read,
     SYS_write,
     SYS_recvmsg,
+    SYS_recvmmsg,
     SYS_sendmsg,
     SYS_ppoll,
     SYS_futex,
@@ -101,7 +102,6 @@ pub(super) const RUNNING: &[c_long] = &[
     SYS_shutdown,
     SYS_getpeername,
     SYS_readv,
-    SYS_recvmmsg,
     SYS_sendmmsg,
     // Files, as far as Landlock has them.
     SYS_pread64,
