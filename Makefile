@@ -89,7 +89,7 @@ torture: tools-test ## Floods, bad networks, failing calls, kills: each row at i
 FUZZ_TARGETS ?= wire noise config uapi tunnels offload
 FUZZ_SECONDS ?= 600
 # fuzz-target COMMAND NAME: the control sockets alone need the world.
-fuzz-target = PATH="$(PEERS)/bin:$$PATH" cargo +nightly fuzz $(1) $(2) $$([ $(2) = uapi ] && echo --features=daemon)
+fuzz-target = PATH="$(PEERS)/bin:$$PATH" cargo +nightly fuzz $(1) -O $(2) $$([ $(2) = uapi ] && echo --features=daemon)
 fuzz: tools-fuzz ## Each fuzz target in turn for FUZZ_SECONDS; outside of CI
 	@for target in $(FUZZ_TARGETS); do \
 	  mkdir -p target/fuzz/$$target && echo "=== $$target" && \

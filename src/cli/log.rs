@@ -1,7 +1,7 @@
 //! Where the daemon's log goes: to the journal with its fields, if that is where standard error leads, else to
 //! standard error as lines.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
 use std::os::unix::fs::MetadataExt;
 
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
@@ -20,15 +20,49 @@ pub(super) fn start(filter: &str) -> Result<bool, tracing_subscriber::filter::Pa
     }
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(|| Lines)
         .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false);
+        .with_target(false)
+        // Said where the line itself could not be written, and by a panic: on a full disk, that of the data thread.
+        .log_internal_errors(false);
     match stream {
         // Under a service manager the journal has the time.
         Some(_) => builder.without_time().init(),
         None => builder.init(),
     }
     Ok(false)
+}
+
+/// How often a line is begun that signals cut off.
+const ATTEMPTS: u32 = 8;
+
+/// Standard error, where a line that cannot be written is lost.
+struct Lines;
+
+impl Write for Lines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        io::stderr().write(line)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Not for ever, as the library's own: who waits for a line to be written is a data thread.
+    fn write_all(&mut self, mut line: &[u8]) -> io::Result<()> {
+        let mut attempts = 0;
+        while !line.is_empty() {
+            match self.write(line) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(length) => line = &line[length..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted && attempts < ATTEMPTS => {
+                    attempts += 1
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
 }
 
 /// `DEVICE:INODE` of what the service manager gave us: is standard error still that (systemd.exec(5))?

@@ -33,7 +33,7 @@ pub use request::{
 };
 pub use server::ControlServer;
 pub use sockets::{Access, ControlError, Holder, make_folder};
-pub use trace::Tracing;
+pub use trace::{News as NewsOfTrace, Tracing};
 
 /// Where the sockets of all interfaces are: those that `wg` knows, and our own.
 pub fn folders(run_dir: &std::path::Path) -> [std::path::PathBuf; 2] {

@@ -6,6 +6,7 @@ use std::{future::Future, io, path::Path, path::PathBuf, sync::Arc, time::Durati
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
+use tokio::time::{Instant, sleep};
 
 use super::lines::Budget;
 use super::sockets::{Access, SocketFile, listen};
@@ -13,6 +14,8 @@ use super::{ControlError, Request, conversation, events::Events, http::Web, scra
 
 /// Clients of one socket at the same time; further ones wait in the kernel's backlog.
 const CLIENTS: usize = 16;
+/// A failure that goes on is said again after this.
+const SILENCE: Duration = Duration::from_secs(10);
 
 /// Serves both sockets of one interface until it is dropped; then their files are gone.
 pub struct ControlServer {
@@ -116,7 +119,7 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     let places = Arc::new(Semaphore::new(CLIENTS));
-    let mut clients = JoinSet::new();
+    let (mut clients, mut said) = (JoinSet::new(), None::<Instant>);
     loop {
         let next = async {
             let place = places.clone().acquire_owned().await.expect("the places are never closed");
@@ -137,8 +140,11 @@ where
                     });
                 }
                 Err(error) if passes(&error) => {
-                    tracing::warn!(%error, path = %path.display(), "cannot accept a control client yet");
-                    tokio::time::sleep(Duration::from_millis(200)).await;
+                    if said.is_none_or(|said| said.elapsed() > SILENCE) {
+                        tracing::warn!(%error, path = %path.display(), "cannot accept a control client yet");
+                        said = Some(Instant::now());
+                    }
+                    sleep(Duration::from_millis(200)).await;
                 }
                 Err(error) => return ControlError::Io { what: "accept clients at", path, error },
             },
@@ -146,11 +152,9 @@ where
     }
 }
 
-/// Errors of accept(2) that are about one client or a shortage, not about the socket.
+/// Most errors of accept(2) are about one client, his network, or a shortage; these are about the socket.
 fn passes(error: &io::Error) -> bool {
-    use libc::{ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM};
-    let known = [ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM];
-    error.raw_os_error().is_some_and(|errno| known.contains(&errno))
+    !matches!(error.raw_os_error(), Some(libc::EBADF | libc::ENOTSOCK | libc::EFAULT))
 }
 
 fn cause(error: JoinError) -> String {

@@ -14,7 +14,7 @@ const PAUSE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_sec
 /// After so long without a removal (and twice the pause) all is forgotten.
 const CALM: Duration = Duration::from_secs(60);
 /// After a failure, before the next attempt.
-const AGAIN: Duration = Duration::from_secs(1);
+const AGAIN: Duration = Duration::from_millis(500);
 
 /// What was removed from outside, lately.
 #[derive(Debug, Default)]

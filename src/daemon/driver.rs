@@ -5,10 +5,10 @@ mod news; // what happens to the daemon as a whole
 mod pace; // how soon the queues are looked at again
 mod reload; // the file read again, and the difference applied
 
-use std::{io, net::SocketAddr, os::fd::AsFd, path::PathBuf, sync::Arc};
+use std::{io, net::SocketAddr, os::fd::AsFd, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
-    sync::{Notify, mpsc},
+    sync::mpsc,
     time::{Instant, sleep_until},
 };
 use tracing::{debug, info, warn};
@@ -30,13 +30,14 @@ use super::{
 use crate::{
     config::{Baseline, Config, Hook},
     control::{
-        Access, AskedTrace, ControlServer, InterfaceSample, InterfaceStatus, NoTrace, Operation, Request,
-        SetError, Tracing,
+        Access, AskedTrace, ControlServer, InterfaceSample, InterfaceStatus, NewsOfTrace, NoTrace, Operation,
+        Request, SetError, Tracing,
         events::{About, What},
     },
     host::{Host, Mtus, NetworkChange, Plan},
     plane::{Plane, PlaneSettings, udp::Sent},
     sys::{
+        event::Bell,
         process,
         timer::{BootTimer, WallTimer},
     },
@@ -49,6 +50,8 @@ use reload::{Reading, Trial, has_read};
 
 /// Handshake datagrams and raised peers that one turn takes before it looks at signals and requests again.
 const PER_TURN: usize = 64;
+/// How soon the tunnel is looked at where no timer can be set.
+const UNARMED: Duration = Duration::from_millis(100);
 
 pub(super) struct Driver<'a> {
     name: String,
@@ -82,10 +85,13 @@ pub(super) struct Driver<'a> {
     requests: mpsc::Receiver<Request>,
     resolver: Resolver,
     signals: Signals,
-    wake: Arc<Notify>,
+    /// Rung by the data threads.
+    bell: Arc<Bell>,
     pace: Pace,
     timer: BootTimer,
     wall_timer: WallTimer,
+    /// A timer could not be armed: when it is tried again.
+    unarmed: Option<Instant>,
     events: Events,
     /// The hooks that run on events, and where metrics are served.
     watched: (Vec<Hook>, Option<SocketAddr>),
@@ -136,7 +142,7 @@ impl<'a> Driver<'a> {
             control,
             requests,
             resolver,
-            wake,
+            bell,
             events,
             timestamps,
             whereabouts,
@@ -170,10 +176,11 @@ impl<'a> Driver<'a> {
             requests,
             resolver,
             signals,
-            wake,
+            bell,
             pace: Pace::new(),
             timer,
             wall_timer,
+            unarmed: None,
             events,
             watched,
             clock: options.clock(),
@@ -200,7 +207,7 @@ impl<'a> Driver<'a> {
             self.begin_reload(None, None);
         }
         loop {
-            self.arm_timer()?;
+            self.arm_timer();
             let woken = tokio::select! {
                 asked = self.signals.next() => match asked {
                     Asked::End(end) => Woken::End(end),
@@ -220,7 +227,8 @@ impl<'a> Driver<'a> {
                 due = self.events.due() => due.map_or_else(Woken::Failed, |()| Woken::Timer),
                 () = self.watchdog.due() => Woken::Watchdog,
                 _ = self.wall_timer.fired() => Woken::Timer,
-                () = self.pace.after_rest(self.wake.notified()) => Woken::Queue,
+                () = at(self.unarmed) => Woken::Timer,
+                () = self.pace.after_rest(self.bell.rung()) => Woken::Queue,
             };
             match woken {
                 Woken::End(end) => {
@@ -266,10 +274,19 @@ impl<'a> Driver<'a> {
         }
     }
 
-    fn arm_timer(&mut self) -> Result<(), DaemonError> {
+    /// A timer that cannot be armed is no reason to end: the tunnel is looked at soon, and it is tried again.
+    fn arm_timer(&mut self) {
         let deadline = self.tunnel.deadline().map(|time| time.0);
-        self.timer.arm(deadline).map_err(failed("arm the timer"))?;
-        self.wall_timer.arm(self.tunnel.wall_deadline()).map_err(failed("arm the timer of the wall clock"))
+        let armed = self.timer.arm(deadline);
+        match armed.and_then(|()| self.wall_timer.arm(self.tunnel.wall_deadline())) {
+            Ok(()) if self.unarmed.take().is_some() => info!("the timers can be set again"),
+            Ok(()) => {}
+            Err(error) => {
+                if self.unarmed.replace(Instant::now() + UNARMED).is_none() {
+                    warn!(%error, "a timer cannot be set: the tunnel is looked at every {} ms", UNARMED.as_millis());
+                }
+            }
+        }
     }
 
     /// What waits in the queues, and what is due; true if there may be more in the queues.
@@ -295,8 +312,8 @@ impl<'a> Driver<'a> {
         self.pace.took(handshakes, handshakes == PER_TURN, Instant::now());
         let more = raised_peers == PER_TURN || handshakes == PER_TURN;
         if more {
-            // Nobody would wake us for it again.
-            self.wake.notify_one();
+            // Nobody else would ring for it again; where that fails, whatever comes next finds it.
+            let _ = self.bell.ring();
         }
         self.tunnel.expire(self.clock.now());
         self.drain();
@@ -477,9 +494,11 @@ impl<'a> Driver<'a> {
         if wanted.secrets && !by_root {
             return Err(NoTrace::NotRoot);
         }
-        let (now, news) = (self.clock.now(), Arc::new(Notify::new()));
-        let waker = news.clone();
-        let feed = Arc::new(Feed::new(wanted, self.fwmark, Box::new(move || waker.notify_one())));
+        let (now, news) = (self.clock.now(), Bell::new().map_err(|_| NoTrace::TooMany)?);
+        let news = Arc::new(news);
+        let ringer = news.clone();
+        // A ring that fails is followed by that of the next packet.
+        let feed = Arc::new(Feed::new(wanted, self.fwmark, Box::new(move || _ = ringer.ring())));
         let forward = self.tunnel.forward().clone();
         if !forward.tap.attach(feed.clone()) {
             return Err(NoTrace::TooMany);
@@ -494,10 +513,14 @@ impl<'a> Driver<'a> {
             boot_ns: now.boot.0,
             wall_ns: u64::try_from(now.wall.as_nanos()).unwrap_or(u64::MAX),
         };
-        let (attached, wake) = (feed.clone(), self.wake.clone());
+        let (attached, bell) = (feed.clone(), self.bell.clone());
+        let news: NewsOfTrace = Box::new(move || {
+            let news = news.clone();
+            Box::pin(async move { news.rung().await })
+        });
         Ok(Tracing::new(began, feed, news, move || {
             forward.tap.detach(&attached);
-            wake.notify_one(); // it may have had keys
+            let _ = bell.ring(); // it may have had keys
         }))
     }
 

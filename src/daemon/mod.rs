@@ -12,6 +12,7 @@ mod driver; // the loop, once all stands, and what changes while it runs
 mod events; // what happened: log, ring, hooks
 mod hooks; // commands on events
 mod names; // what is known of an endpoint's name
+mod parks; // waits that end at once
 mod refused; // counts of refusals become events
 mod resolver; // endpoint names, beside the loop
 mod sandbox; // what this process may do
@@ -26,12 +27,13 @@ mod whereabouts; // where peers are, for the next process
 
 use std::{
     io,
-    panic::{AssertUnwindSafe, UnwindSafe, catch_unwind},
+    panic::{AssertUnwindSafe, UnwindSafe, catch_unwind, resume_unwind},
     path::PathBuf,
     sync::Arc,
     time::Duration,
 };
 
+use tokio::runtime::LocalOptions;
 use tracing::{debug, info, warn};
 
 use crate::{
@@ -46,6 +48,7 @@ use crate::{
 
 use attendants::{Outside, names::Names};
 use driver::Driver;
+use parks::Parks;
 use sandbox::Sandbox;
 use signals::{End, Signals};
 use start::start;
@@ -148,11 +151,18 @@ pub fn run(config: Config, options: Options, attendants: Attendants) -> Result<(
     if !sys::process::keep_out_of_swap().unwrap_or(false) {
         info!("keys may be swapped out: locked memory is limited (LimitMEMLOCK= of a service)");
     }
+    let parks = Parks::default();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .build()
+        .on_thread_park(move || parks.another())
+        .build_local(LocalOptions::default())
         .map_err(failed("start the runtime"))?;
-    let run = || runtime.block_on(run_until_stopped(config, options, sandbox, attendants));
+    // As a task: what wakes one of those from within is a place in a queue, and no system call, as it is for what the
+    // runtime is blocked on.
+    let run = || {
+        let task = runtime.spawn_local(run_until_stopped(config, options, sandbox, attendants));
+        runtime.block_on(task).unwrap_or_else(|panicked| resume_unwind(panicked.into_panic()))
+    };
     let ended = unless_it_panics(AssertUnwindSafe(run));
     // A name that is being looked up must not hold the exit back.
     runtime.shutdown_background();

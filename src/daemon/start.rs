@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use super::{
@@ -29,7 +29,7 @@ use crate::{
     host::{Host, Plan},
     noise::Tai64n,
     plane::{Clock, Errors, Offload, Plane, PlaneSettings, Threads, TunDevice, UdpSockets, Workers},
-    sys,
+    sys::{self, event::Bell},
     tunnel::Tunnel,
 };
 
@@ -51,7 +51,8 @@ pub(super) struct Started {
     pub(super) control: ControlServer,
     pub(super) requests: mpsc::Receiver<Request>,
     pub(super) resolver: Resolver,
-    pub(super) wake: Arc<Notify>,
+    /// Rung by the data threads.
+    pub(super) bell: Arc<Bell>,
     pub(super) events: Events,
     pub(super) timestamps: Timestamps,
     pub(super) whereabouts: Whereabouts,
@@ -86,9 +87,9 @@ pub(super) async fn start(
     // All is made that takes more than what a running tunnel needs.
     around.sandbox.narrow();
 
-    let wake = Arc::new(Notify::new());
+    let bell = Arc::new(Bell::new().map_err(failed("make an eventfd"))?);
     let (timestamps, newest) = open_timestamps(&config, options, &whereabouts, is_kept);
-    let mut tunnel = build_tunnel(&config, options, newest, &wake)?;
+    let mut tunnel = build_tunnel(&config, options, newest, &bell)?;
     let mut resolver = Resolver::new(followed(&config.peers), mark, around.names.clone());
     resume(&mut whereabouts, &mut tunnel, &mut resolver);
     let plane = start_plane(&config, &tunnel, tun, sockets, errors, &around.sandbox)?;
@@ -108,7 +109,7 @@ pub(super) async fn start(
         control,
         requests,
         resolver,
-        wake,
+        bell,
         events,
         timestamps,
         whereabouts,
@@ -287,10 +288,10 @@ fn build_tunnel(
     config: &Config,
     options: &Options,
     floor: Tai64n,
-    wake: &Arc<Notify>,
+    bell: &Arc<Bell>,
 ) -> Result<Tunnel, DaemonError> {
-    let waker = wake.clone();
-    let forward = Forward::new(Box::new(move || waker.notify_one()));
+    let ringer = bell.clone();
+    let forward = Forward::woken_by(Box::new(move || ringer.ring()));
     let mut tunnel = Tunnel::new(forward, options.timing, Box::new(sys::random::os_rng()));
     tunnel.keep_key_in(Box::new(vault::page));
     tunnel.never_before(floor);

@@ -79,7 +79,7 @@ pub struct Forward {
     raised: SegQueue<Arc<Peer>>,
     handshakes_bell: Bell,
     raised_bell: Bell,
-    wake: Box<dyn Fn() + Send + Sync>,
+    wake: Box<dyn Fn() -> bool + Send + Sync>,
     staging: Arc<Budget>,
 }
 
@@ -87,6 +87,14 @@ impl Forward {
     /// `wake` is called, from a data thread, when a queue stops being empty; it must not block. The upper half
     /// then pops until `None`: only an empty queue rings again.
     pub fn new(wake: Box<dyn Fn() + Send + Sync>) -> Arc<Self> {
+        Self::woken_by(Box::new(move || {
+            wake();
+            true
+        }))
+    }
+
+    /// The same with a `wake` that may fail (false): then it is called again by what comes next.
+    pub fn woken_by(wake: Box<dyn Fn() -> bool + Send + Sync>) -> Arc<Self> {
         Arc::new(Self {
             routes: ArcSwap::default(),
             sessions: Sessions::new(),
@@ -119,8 +127,9 @@ impl Forward {
     pub fn raise(&self, peer: &Arc<Peer>, what: Raised) {
         if peer.add_raised(what) {
             self.raised.push(peer.clone());
-            self.raised_bell.ring(&self.wake);
         }
+        // For those, too, that stand in the queue already: it may not have been heard.
+        self.raised_bell.ring(&self.wake);
     }
     /// Upper half: the next peer at which something happened, and what (its bits are cleared).
     pub fn pop_raised(&self) -> Option<(Arc<Peer>, Raised)> {
@@ -139,9 +148,9 @@ struct Bell {
 
 impl Bell {
     /// After a push.
-    fn ring(&self, wake: &(impl Fn() + ?Sized)) {
-        if !self.rung.swap(true, Ordering::AcqRel) {
-            wake();
+    fn ring(&self, wake: &(impl Fn() -> bool + ?Sized)) {
+        if !self.rung.swap(true, Ordering::AcqRel) && !wake() {
+            self.rung.store(false, Ordering::Release);
         }
     }
     /// A pop. When the queue seems empty the bell is made ready and the queue looked at again: a push in

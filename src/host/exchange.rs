@@ -2,7 +2,7 @@
 //! read as they come. (`rtnetlink`'s own handle keeps a whole dump in memory and sends one message a call:
 //! 130,000 routes would cost 65 MB and a wake each.)
 
-use std::io;
+use std::{io, time::Duration};
 
 use netlink_packet_route::RouteNetlinkMessage;
 use rtnetlink::{
@@ -12,6 +12,7 @@ use rtnetlink::{
     },
     sys::{AsyncSocket, AsyncSocketExt, TokioSocket, protocols::NETLINK_ROUTE},
 };
+use tokio::time::sleep;
 
 /// Changes in one system call. Their answers wait in the receive buffer, about 1 KB of its account each.
 pub(super) const BATCH: usize = 128;
@@ -24,6 +25,10 @@ const SOCKET_BUFFER: libc::c_int = 1 << 20;
 
 /// On a host whose routes change all the time every dump is "interrupted": then the last one has to do.
 const DUMP_ATTEMPTS: usize = 5;
+
+/// How often, and how far apart, what the kernel does not take or tell at once is tried again.
+const LOOKS: u32 = 20;
+const LOOK: Duration = Duration::from_millis(50);
 
 /// One change: its flags beside REQUEST and ACK, and what it says.
 pub(super) struct Request {
@@ -218,13 +223,26 @@ impl Exchange {
 
     async fn send(&self, bytes: &[u8]) -> io::Result<()> {
         let kernel = rtnetlink::sys::SocketAddr::new(0, 0);
-        let sent = self.socket.send_to(bytes, &kernel).await?;
+        let sent = soon(|| self.socket.socket_ref().send_to(bytes, &kernel, 0)).await?;
         if sent == bytes.len() { Ok(()) } else { Err(io::Error::from(io::ErrorKind::WriteZero)) }
     }
 
     async fn receive(&mut self) -> io::Result<()> {
-        receive(&self.socket, &mut self.received).await
+        let Self { socket, received, .. } = self;
+        soon(|| receive_already_here(socket, received)).await
     }
+}
+
+/// The kernel answers before a request returns, and takes each at once: there is nothing to wait for, and the driver does not
+/// wait for ever for what will not come.
+async fn soon<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    for _ in 0..LOOKS {
+        match attempt() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => sleep(LOOK).await,
+            done => return done,
+        }
+    }
+    Err(io::ErrorKind::TimedOut.into())
 }
 
 /// Waits for one datagram of the kernel. What other processes send is dropped.

@@ -130,11 +130,16 @@ fn accept(listener: &TcpListener, watch: Stopwatch, limit: Duration) -> io::Resu
     loop {
         match listener.accept() {
             Ok((stream, _)) => return stream.set_nonblocking(false).map(|()| stream),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => _ = time_left(watch, limit)?,
+            Err(error) if is_nothing_yet(&error) => _ = time_left(watch, limit)?,
             Err(error) => return Err(error),
         }
         thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// A machine that was stopped and goes on ends calls that wait with a time-out (EINTR, signal(7)).
+fn is_nothing_yet(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
 fn send(
@@ -148,7 +153,11 @@ fn send(
     while position < bytes {
         stream.set_write_timeout(Some(time_left(watch, limit)?))?;
         let chunk = slice(pattern, position, (bytes - position).min(256 * 1024));
-        position += stream.write(chunk).map_err(|e| at(position, e))? as u64;
+        match stream.write(chunk) {
+            Ok(length) => position += length as u64,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(at(position, error)),
+        }
     }
     stream.shutdown(std::net::Shutdown::Write)
 }
@@ -164,7 +173,11 @@ fn receive(
     let (mut position, mut intact) = (0, true);
     loop {
         stream.set_read_timeout(Some(time_left(watch, limit)?))?;
-        let length = stream.read(&mut buffer).map_err(|e| at(position, e))?;
+        let length = match stream.read(&mut buffer) {
+            Ok(length) => length,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(at(position, error)),
+        };
         if length == 0 {
             return if position == bytes {
                 Ok(intact)

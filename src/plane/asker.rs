@@ -5,7 +5,10 @@ use std::{os::fd::AsFd, thread, time::Duration};
 
 use rand_core::CryptoRng;
 
-use super::shared::{Shared, rest};
+use super::{
+    rest::{Vain, rest},
+    shared::Shared,
+};
 use crate::{
     forward::Evidence,
     sys::{
@@ -24,14 +27,14 @@ const REST: Duration = Duration::from_millis(1);
 
 /// Runs until it is stopped.
 pub(super) fn run(shared: &Shared) {
-    let mut rng = os_rng();
+    let (mut rng, mut waits) = (os_rng(), Vain::default());
     while !shared.stopping() {
         let called = [Some((shared.asking.as_fd(), Interest::Read))];
-        if poll::wait(called, None).is_err() {
+        let Ok([called]) = poll::wait(called, None) else {
             rest(&shared.asking);
             continue;
-        }
-        shared.asking.clear();
+        };
+        waits.waited(false, [(called, &shared.asking)]);
         while !shared.stopping() && turn(shared, &mut rng) {
             thread::yield_now();
         }

@@ -5,9 +5,10 @@ use std::{os::fd::AsFd, time::Duration};
 use super::{
     Fatal, inbound, outbound,
     pulse::Pulse,
-    shared::{ROUNDS, Shared, rest},
+    rest::{Vain, rest},
+    shared::{ROUNDS, Shared},
 };
-use crate::sys::poll::{self, Interest};
+use crate::sys::poll::{self, Interest, Ready};
 
 /// Batches in a row after which the second thread is called.
 const BUSY: usize = 4;
@@ -15,6 +16,7 @@ const BUSY: usize = 4;
 /// Runs until it is stopped, or the device is gone.
 pub(super) fn run(shared: &Shared, pulse: &Pulse) -> Result<(), Fatal> {
     let (mut out, mut inb) = (outbound::Walk::new(shared), inbound::Walk::new(shared));
+    let mut waits = Vain::default();
     while !shared.stopping() {
         // While the second thread has the sockets, this one leaves them alone; it waits with their input held.
         let own = (!shared.relief.is_active()).then(|| {
@@ -32,11 +34,8 @@ pub(super) fn run(shared: &Shared, pulse: &Pulse) -> Result<(), Fatal> {
             rest(&shared.outbound.wake);
             continue;
         };
-        for (woken, lane) in [(wake_out, &shared.outbound), (wake_in, &shared.inbound)] {
-            if woken.readable {
-                lane.wake.clear();
-            }
-        }
+        let found = at_once || [tun, v4, v6] != [Ready::default(); 3];
+        waits.waited(found, [(wake_out, &shared.outbound.wake), (wake_in, &shared.inbound.wake)]);
         let rounds = if shared.relief.is_ready() { BUSY } else { ROUNDS };
         let mut drained = true;
         if outbound::is_ready(shared, tun)? {

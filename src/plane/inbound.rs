@@ -6,7 +6,8 @@ use super::{
     Fatal, UdpSockets,
     lane::Input,
     pulse::Pulse,
-    shared::{BATCH, BATCH_BYTES, Failures, ROUNDS, Shared, rest},
+    rest::{Vain, insist, rest},
+    shared::{BATCH, BATCH_BYTES, ROUNDS, Shared},
     udp::{Family, Received},
 };
 use crate::{
@@ -40,7 +41,7 @@ pub(super) fn run(shared: &Shared, pulse: &Pulse) -> Result<(), Fatal> {
         walk.turn(None, pulse)?;
     }
     // The next one that waits for input is to see it, too.
-    shared.inbound.wake.signal();
+    insist(&shared.inbound.wake);
     Ok(())
 }
 
@@ -61,10 +62,13 @@ pub(super) struct Walk<'a> {
     buffer: Aligned,
     arrivals: Vec<Arrival>,
     deliveries: Deliveries,
-    failures: Failures,
     several: Several,
     /// What came last was small, by family: the next are received by one call.
     together: [bool; 2],
+    /// Receives.
+    vain: Vain,
+    /// Waits.
+    waits: Vain,
 }
 
 impl<'a> Walk<'a> {
@@ -74,9 +78,10 @@ impl<'a> Walk<'a> {
             buffer: Aligned::new(CAPACITY),
             arrivals: Vec::with_capacity(BATCH),
             deliveries: Deliveries::new(),
-            failures: Failures::default(),
             several: Several::new(),
             together: [false; 2],
+            vain: Vain::default(),
+            waits: Vain::default(),
         }
     }
 
@@ -95,9 +100,8 @@ impl<'a> Walk<'a> {
                 rest(&shared.inbound.wake);
                 return Ok(true);
             };
-            if wake.readable {
-                shared.inbound.wake.clear();
-            }
+            let found = patience.is_some() && !wake.readable || [v4, v6] != [Ready::default(); 2];
+            self.waits.waited(found, [(wake, &shared.inbound.wake)]);
             is_ready(&mut input, [v4, v6]);
             if !input.any() {
                 return Ok(wake.readable);
@@ -133,6 +137,10 @@ impl<'a> Walk<'a> {
         input.rounds += 1;
         self.fill(&mut input, sockets, limit, now);
         if self.arrivals.is_empty() {
+            // It was said to be ready, and is not.
+            if limit == 1 && self.vain.one_more() {
+                rest(&self.shared.inbound.wake);
+            }
             return Ok(());
         }
         let (mut ticket, _input) = self.shared.inbound.taken(input);
@@ -259,17 +267,17 @@ impl<'a> Walk<'a> {
     fn go_on(&mut self, received: io::Result<bool>, family: Family, now: Time) -> bool {
         match received {
             Ok(more) => {
-                self.failures.none();
+                self.vain.none();
                 more
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
-            // The echo of something that was sent earlier.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::ECONNREFUSED)) => true,
             Err(error) => {
-                if let Some(held_back) = self.shared.inbound.log.pass(now) {
+                // The echo of something that was sent earlier.
+                let is_echo = matches!(error.raw_os_error(), Some(libc::EINTR | libc::ECONNREFUSED));
+                if !is_echo && let Some(held_back) = self.shared.inbound.log.pass(now) {
                     tracing::warn!(%family, %error, held_back, "receiving failed");
                 }
-                if self.failures.one_more() {
+                if self.vain.one_more() {
                     rest(&self.shared.inbound.wake);
                     return false;
                 }

@@ -17,6 +17,7 @@ mod outbound;
 mod pace;
 mod pulse;
 mod relief;
+mod rest;
 mod shared;
 mod sync;
 pub mod tun;

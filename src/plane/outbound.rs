@@ -6,7 +6,8 @@ use super::{
     Fatal, PlaneSettings,
     lane::Input,
     pulse::Pulse,
-    shared::{BATCH, BATCH_BYTES, Failures, Shared, is_gone, rest},
+    rest::{Vain, insist, rest},
+    shared::{BATCH, BATCH_BYTES, Shared, is_gone},
 };
 use crate::{
     forward::{Carriers, Departure, Intake, Outbound, Refusal, Time, tap::Departing},
@@ -19,7 +20,7 @@ use crate::{
 
 /// Runs until it is stopped, or the device is gone. Several may run, each in its own thread.
 pub(super) fn run(shared: &Shared, pulse: &Pulse) -> Result<(), Fatal> {
-    let mut walk = Walk::new(shared);
+    let (mut walk, mut waits) = (Walk::new(shared), Vain::default());
     while !shared.stopping() {
         let mut input = pulse.rests(|| shared.outbound.input());
         if input.any() {
@@ -32,16 +33,14 @@ pub(super) fn run(shared: &Shared, pulse: &Pulse) -> Result<(), Fatal> {
             rest(&shared.outbound.wake);
             continue;
         };
-        if wake.readable {
-            shared.outbound.wake.clear();
-        }
+        waits.waited(tun != Ready::default(), [(wake, &shared.outbound.wake)]);
         if is_ready(shared, tun)? {
             input.more[0] = true;
             walk.round(input, 1)?;
         }
     }
     // The next one that waits for input is to see it, too.
-    shared.outbound.wake.signal();
+    insist(&shared.outbound.wake);
     Ok(())
 }
 
@@ -59,7 +58,7 @@ pub(super) struct Walk<'a> {
     intake: Intake,
     departures: Vec<Departure>,
     carriers: Carriers,
-    failures: Failures,
+    vain: Vain,
 }
 
 impl<'a> Walk<'a> {
@@ -69,7 +68,7 @@ impl<'a> Walk<'a> {
             intake: Intake::new(),
             departures: Vec::with_capacity(BATCH),
             carriers: Carriers::new(),
-            failures: Failures::default(),
+            vain: Vain::default(),
         }
     }
 
@@ -117,22 +116,29 @@ impl<'a> Walk<'a> {
         while self.departures.len() < limit && bytes < BATCH_BYTES {
             let Some(space) = self.intake.space() else { break };
             match self.shared.tun.read(space) {
-                Ok(len) => {
-                    self.failures.none();
+                // Nothing that a TUN gives is shorter.
+                Ok(len) if len >= VNET_HEADER_LEN => {
+                    self.vain.none();
                     bytes += len;
                     self.packet(len, &settings, now)?;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     input.more[0] = false;
+                    // It was said to be ready, and is not.
+                    if limit == 1 && bytes == 0 && self.vain.one_more() {
+                        rest(&self.shared.outbound.wake);
+                    }
                     break;
                 }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if is_gone(&error) => return Err(self.shared.tun_gone(&error)),
-                Err(error) => {
-                    if let Some(held_back) = self.shared.outbound.log.pass(now) {
+                failed => {
+                    let error = failed.err().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into());
+                    if error.kind() != io::ErrorKind::Interrupted
+                        && let Some(held_back) = self.shared.outbound.log.pass(now)
+                    {
                         tracing::warn!(device = self.shared.tun.name(), %error, held_back, "reading the TUN");
                     }
-                    if self.failures.one_more() {
+                    if self.vain.one_more() {
                         input.more[0] = false;
                         rest(&self.shared.outbound.wake);
                         break;

@@ -12,7 +12,8 @@ use std::{
 use super::{
     Fatal, inbound,
     pulse::Pulse,
-    shared::{Shared, rest},
+    rest::{Vain, insist, rest},
+    shared::Shared,
 };
 use crate::sys::{
     event::EventFd,
@@ -50,10 +51,13 @@ impl Relief {
     /// The first thread hands the sockets over.
     pub(super) fn call(&self) {
         self.active.store(true, Ordering::Release);
-        self.wake.signal();
+        if !self.wake.signal() {
+            // It heard nothing of it: they stay with the first.
+            self.give_back();
+        }
     }
 
-    /// The second thread gives them back; then it wakes the first.
+    /// They are the first thread's again, which is then to be woken.
     fn give_back(&self) {
         self.active.store(false, Ordering::Release);
     }
@@ -62,18 +66,18 @@ impl Relief {
 /// The second thread: runs until it is stopped, or the device is gone. While it has the sockets, nobody else waits for
 /// them or is woken for them.
 pub(super) fn run(shared: &Shared, pulse: &Pulse) -> Result<(), Fatal> {
-    let mut walk = inbound::Walk::new(shared);
+    let (mut walk, mut waits) = (inbound::Walk::new(shared), Vain::default());
     while !shared.stopping() {
         let called = [Some((shared.relief.wake.as_fd(), Interest::Read))];
-        if pulse.rests(|| poll::wait(called, None)).is_err() {
+        let Ok([wake]) = pulse.rests(|| poll::wait(called, None)) else {
             rest(&shared.relief.wake);
             continue;
-        }
-        shared.relief.wake.clear();
+        };
+        waits.waited(false, [(wake, &shared.relief.wake)]);
         while shared.relief.is_active() && !shared.stopping() {
             if !walk.turn(Some(IDLE), pulse)? {
                 shared.relief.give_back();
-                shared.outbound.wake.signal();
+                insist(&shared.outbound.wake);
             }
         }
     }

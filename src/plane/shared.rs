@@ -2,16 +2,14 @@
 
 use std::{
     io,
-    os::fd::AsFd,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
-use tokio::sync::watch;
 
 use super::{
     Clock, Fatal, PlaneSettings, TunDevice, UdpSockets,
@@ -20,14 +18,12 @@ use super::{
     offload,
     pace::{Bucket, LogGate},
     relief::Relief,
+    rest::{insist, persevere},
     udp::{Payload, Sent},
 };
 use crate::{
     forward::{Cargo, Endpoint, Evidence, Forward, Pause, Refusal, Time, segment::Segmentation},
-    sys::{
-        event::EventFd,
-        poll::{self, Interest},
-    },
+    sys::event::{Bell, EventFd},
     wire::{
         ip,
         outer::Outer,
@@ -41,12 +37,8 @@ pub(super) const BATCH: usize = 64;
 pub(super) const BATCH_BYTES: usize = 1 << 15;
 /// Batches that a loop takes before it looks at all its descriptors again.
 pub(super) const ROUNDS: usize = 64;
-/// How many failures in a row are tried again at once, before a loop rests.
-const FAILURES: u32 = 8;
 /// How long a send waits for room in the socket's buffer before the packet is dropped.
 const PATIENCE: Duration = Duration::from_millis(10);
-/// How long a loop rests when its input fails without saying that it is gone: a fault must not spin.
-const PAUSE: Duration = Duration::from_millis(50);
 
 /// Shared by the loops and the handle.
 pub(super) struct Shared {
@@ -71,7 +63,9 @@ pub(super) struct Shared {
     /// How many may be sent.
     errors_left: Mutex<Bucket>,
     stopping: AtomicBool,
-    failed: watch::Sender<Option<Fatal>>,
+    failed: OnceLock<Fatal>,
+    /// Rings when that was said.
+    fallen: Bell,
 }
 
 impl Shared {
@@ -100,7 +94,8 @@ impl Shared {
             errors,
             errors_left: Mutex::new(Bucket::new(Clock.boot())),
             stopping: AtomicBool::new(false),
-            failed: watch::Sender::new(None),
+            failed: OnceLock::new(),
+            fallen: Bell::new()?,
         })
     }
 
@@ -118,10 +113,9 @@ impl Shared {
     /// Ends both loops.
     pub(super) fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
-        self.outbound.wake.signal();
-        self.inbound.wake.signal();
-        self.relief.wake.signal();
-        self.asking.signal();
+        [&self.outbound.wake, &self.inbound.wake, &self.relief.wake, &self.asking]
+            .into_iter()
+            .for_each(insist);
     }
 
     /// Are the loops to end?
@@ -131,19 +125,20 @@ impl Shared {
 
     /// A loop cannot go on: says why (the first reason stands), and ends the other, too: half a tunnel is none.
     pub(super) fn fail(&self, why: Fatal) {
-        self.failed.send_if_modified(|failed| {
-            let first = failed.is_none();
-            failed.get_or_insert(why);
-            first
-        });
+        self.failed.get_or_init(|| why);
         self.stop();
+        // Nobody rings after us.
+        persevere(|| self.fallen.ring());
     }
 
     /// Resolves when [`Self::fail`] was called.
     pub(super) async fn failed(&self) -> Fatal {
-        let mut failed = self.failed.subscribe();
-        let why = failed.wait_for(Option::is_some).await.expect("the sender lives in self");
-        why.clone().expect("that is what was waited for")
+        loop {
+            if let Some(why) = self.failed.get() {
+                return why.clone();
+            }
+            self.fallen.rung().await;
+        }
     }
 
     /// Sends one datagram of the upper half; counts a failure, with what is known of the peer.
@@ -358,31 +353,7 @@ fn cut(frame: &[u8]) -> Option<impl Iterator<Item = Vec<u8>>> {
     }))
 }
 
-/// Counts failures in a row: a few are tried again at once, then the loop rests.
-#[derive(Debug, Default)]
-pub(super) struct Failures(u32);
-
-impl Failures {
-    /// It worked.
-    pub(super) fn none(&mut self) {
-        self.0 = 0;
-    }
-    /// It failed; true when it is time to rest.
-    pub(super) fn one_more(&mut self) -> bool {
-        self.0 += 1;
-        self.0 > FAILURES
-    }
-}
-
 /// EBADFD: the device was deleted, or its namespace was; the descriptor has nothing behind it any more.
 pub(super) fn is_gone(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::EBADFD)
-}
-
-/// Rests a moment, unless there is something else to do.
-pub(super) fn rest(wake: &EventFd) {
-    if poll::wait([Some((wake.as_fd(), Interest::Read))], Some(PAUSE)).is_err() {
-        // Poll itself is what fails (ENOMEM): there is still the plain way to sleep.
-        std::thread::sleep(PAUSE);
-    }
 }

@@ -16,6 +16,7 @@ use super::{
     inbound, outbound,
     pulse::{Beat, Pulse},
     relief,
+    rest::insist,
     shared::Shared,
     udp::Sent,
 };
@@ -248,7 +249,7 @@ impl Plane {
     pub fn adopt(&self, sockets: Arc<UdpSockets>) {
         self.count_drops();
         self.shared.sockets.store(sockets);
-        self.shared.inbound.wake.signal();
+        insist(&self.shared.inbound.wake);
     }
 
     /// Counts what the kernel dropped before we saw it ([`Refusal::ReceiveBufferFull`]); to be called before the

@@ -107,6 +107,8 @@ impl Timer {
             });
             // A timer that was armed anew since has nothing to read yet.
             if let Ok(result) = taken {
+                // It was read, or cannot be: either way there is nothing to see until the next time that it fires.
+                ready.clear_ready();
                 return result.map(|_| ());
             }
         }

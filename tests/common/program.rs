@@ -57,7 +57,7 @@ fn launcher(user: u32) -> PathBuf {
          for word in \"$@\"; do [ \"$before\" = --config ] && file=$word; before=$word; done\n\
          folder=$(dirname \"$file\")\n\
          export VPND_FOLDER=\"$folder\"\n\
-         exec unshare --mount sh -ec 'node=$VPND_FOLDER/tun; [ -c \"$node\" ] || mknod -m 666 \"$node\" c 10 200\n\
+         exec unshare --mount sh -ec 'node=$VPND_FOLDER/tun; [ -c \"$node\" ] || mknod -m 666 \"$node\" c 10 200 || [ -c \"$node\" ]\n\
            mount --bind \"$node\" /dev/net/tun; chown -R {user}:{user} \"$VPND_FOLDER\"; unset VPND_FOLDER\n\
            exec setpriv --reuid={user} --regid={user} --clear-groups --inh-caps=-all,+net_admin \
            --ambient-caps=-all,+net_admin --bounding-set=-all,+net_admin {binary} \"$@\"' launcher \"$@\"\n",

@@ -5,6 +5,7 @@
 //! no inner packet is delivered twice, or to anyone but whom it was sent to, or changed.
 
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, HashMap, HashSet},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
@@ -90,6 +91,8 @@ pub struct Node {
     /// Where its socket is.
     pub address: SocketAddr,
     pub private_key: PrivateKey,
+    /// Of which private key.
+    public_key: RefCell<Option<(PrivateKey, PublicKey)>>,
     /// Payload numbers of inner packets that came out, in order.
     pub delivered: Vec<u64>,
     pub events: Vec<Event>,
@@ -103,8 +106,13 @@ pub struct Node {
 }
 
 impl Node {
+    /// Asked for with each datagram, and a multiplication on the curve.
     pub fn public_key(&self) -> PublicKey {
-        self.private_key.public_key()
+        let mut known = self.public_key.borrow_mut();
+        if known.as_ref().is_none_or(|(of, _)| *of != self.private_key) {
+            *known = Some((self.private_key.clone(), self.private_key.public_key()));
+        }
+        known.as_ref().expect("just now").1
     }
     pub fn refused(&self, what: Refusal) -> u64 {
         self.forward.refusals.read(what).0
@@ -218,6 +226,7 @@ impl World {
             forward,
             address: outer(n),
             private_key: key(n),
+            public_key: RefCell::default(),
             delivered: Vec::new(),
             events: Vec::new(),
             clock_error: 0,

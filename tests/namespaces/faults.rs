@@ -409,6 +409,18 @@ fn told_of_now_and_then(node: &Node, text: &str) {
 }
 
 /// Not a fault that was made, but one of a real path: it became narrower than the datagrams.
+/// A full disk has no room for a log; the line is lost, and nothing else.
+#[test]
+fn a_log_that_cannot_be_written_ends_nothing() {
+    if !need_root() {
+        return;
+    }
+    let before = r#"sh -c 'exec "$0" "$@" 2>/dev/full'"#.to_owned();
+    let pair = Pair::start("full", &Spec { before, ..Spec::default() });
+    pair.left.ping(pair.right.inner4, 3);
+    assert_eq!(pair.left.log(), "", "there was no room");
+}
+
 #[test]
 fn datagrams_that_a_narrow_path_does_not_take_together_arrive_in_fragments() {
     if !need_root() {

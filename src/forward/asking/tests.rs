@@ -30,9 +30,10 @@ impl World {
             let count = woken[at].clone();
             Box::new(move || {
                 count.fetch_add(1, Ordering::Relaxed);
+                true
             })
         };
-        let forward = Forward::new(waker(0));
+        let forward = Forward::woken_by(waker(0));
         forward.handshakes.asking.serve(waker(1));
         let macs = MacKeys::new(&PrivateKey::new([3; 32]).public_key());
         forward.handshakes.set_macs(Some(macs.clone()));

@@ -1,6 +1,6 @@
 //! The two queues to the upper half.
 
-use std::{cell::Cell, thread};
+use std::{cell::Cell, sync::atomic::AtomicBool, thread};
 
 use super::*;
 
@@ -70,7 +70,10 @@ fn a_raised_peer_stands_in_the_queue_once_with_all_its_bits() {
 #[test]
 fn a_push_between_the_look_and_the_bell_is_seen_by_the_second_look() {
     let (bell, wakes, pushed) = (Bell::default(), Cell::new(0), Cell::new(false));
-    let wake = || wakes.set(wakes.get() + 1);
+    let wake = || {
+        wakes.set(wakes.get() + 1);
+        true
+    };
     bell.ring(&wake);
     let looks = Cell::new(0);
     let popped = bell.pop(|| {
@@ -85,6 +88,27 @@ fn a_push_between_the_look_and_the_bell_is_seen_by_the_second_look() {
     assert_eq!((popped, wakes.get()), (Some(7), 1), "not rung for, so it must be seen");
     bell.ring(&wake);
     assert_eq!(wakes.get(), 2, "the bell is ready for the next");
+}
+
+/// What could not be told is told by whatever comes next, also of a peer that waits in the queue already.
+#[test]
+fn a_wake_that_failed_is_repeated() {
+    let (works, wakes) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let (worked, woken) = (works.clone(), wakes.clone());
+    let forward = Forward::woken_by(Box::new(move || {
+        woken.fetch_add(1, Ordering::Relaxed);
+        worked.load(Ordering::Relaxed)
+    }));
+    let peer = peer(1);
+    for tries in 1..=2 {
+        forward.raise(&peer, Raised::WANTS_SESSION);
+        assert_eq!(wakes.load(Ordering::Relaxed), tries);
+    }
+    works.store(true, Ordering::Relaxed);
+    forward.raise(&peer, Raised::WANTS_SESSION);
+    forward.raise(&peer, Raised::WANTS_SESSION);
+    assert_eq!(wakes.load(Ordering::Relaxed), 3, "once it was heard it is enough");
+    assert!(forward.pop_raised().is_some() && forward.pop_raised().is_none());
 }
 
 /// An upper half that sleeps unless it was woken must see everything that was pushed before it slept.
