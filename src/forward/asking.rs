@@ -45,7 +45,7 @@ pub struct Asked {
 impl Asking {
     pub(super) fn new() -> Self {
         Self {
-            queue: ArrayQueue::new(ASKED_QUEUE),
+            queue: ArrayQueue::new(super::handshakes::places(ASKED_QUEUE)),
             bell: Bell::default(),
             wake: OnceLock::new(),
             came: AtomicU64::new(0),
@@ -53,7 +53,8 @@ impl Asking {
         }
     }
 
-    /// From now on somebody calls [`Forward::ask_for_cookie`] whenever he was woken, until it gives nothing more.
+    /// From now on somebody calls [`Forward::ask_for_cookie`] whenever he was woken, until it gives nothing more. A `wake`
+    /// that fails (false) is called again by what comes next.
     pub fn serve(&self, wake: Box<dyn Fn() -> bool + Send + Sync>) {
         let _only_the_first = self.wake.set(wake);
     }

@@ -62,7 +62,7 @@ pub struct Handshakes {
 }
 
 /// Memory for so many. A fuzzer makes thousands of tunnels a minute, in which few wait.
-fn places(room: usize) -> usize {
+pub(super) fn places(room: usize) -> usize {
     if cfg!(fuzzing) { 64 } else { room }
 }
 

@@ -30,11 +30,11 @@ pub(super) fn run(shared: &Shared) {
     let (mut rng, mut waits) = (os_rng(), Vain::default());
     while !shared.stopping() {
         let called = [Some((shared.asking.as_fd(), Interest::Read))];
-        let Ok([wake]) = poll::wait(called, None) else {
+        let Ok([called]) = poll::wait(called, None) else {
             rest(&shared.asking);
             continue;
         };
-        waits.waited(false, [(wake, &*shared.asking)]);
+        waits.waited(false, [(called, &shared.asking)]);
         while !shared.stopping() && turn(shared, &mut rng) {
             thread::yield_now();
         }

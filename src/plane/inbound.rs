@@ -62,13 +62,13 @@ pub(super) struct Walk<'a> {
     buffer: Aligned,
     arrivals: Vec<Arrival>,
     deliveries: Deliveries,
+    several: Several,
+    /// What came last was small, by family: the next are received by one call.
+    together: [bool; 2],
     /// Receives.
     vain: Vain,
     /// Waits.
     waits: Vain,
-    several: Several,
-    /// What came last was small, by family: the next are received by one call.
-    together: [bool; 2],
 }
 
 impl<'a> Walk<'a> {
@@ -78,10 +78,10 @@ impl<'a> Walk<'a> {
             buffer: Aligned::new(CAPACITY),
             arrivals: Vec::with_capacity(BATCH),
             deliveries: Deliveries::new(),
-            vain: Vain::default(),
-            waits: Vain::default(),
             several: Several::new(),
             together: [false; 2],
+            vain: Vain::default(),
+            waits: Vain::default(),
         }
     }
 

@@ -113,8 +113,9 @@ impl Shared {
     /// Ends both loops.
     pub(super) fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
-        let wakers = [&self.outbound.wake, &self.inbound.wake, &self.relief.wake, &*self.asking];
-        wakers.into_iter().for_each(insist);
+        [&self.outbound.wake, &self.inbound.wake, &self.relief.wake, &self.asking]
+            .into_iter()
+            .for_each(insist);
     }
 
     /// Are the loops to end?
