@@ -132,7 +132,7 @@ impl End {
 
     /// Waits for the loops to fail; `None` after a second.
     fn failed(&self) -> Option<Fatal> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime
             .block_on(async { tokio::time::timeout(Duration::from_secs(1), self.plane.failed()).await.ok() })
     }
