@@ -280,7 +280,7 @@ fn the_command_shows_the_page_and_leaves_nothing() {
     let output = Command::new(VPND).args(["lab", "--name", "vpnd-lab-t-show"]).output().unwrap();
     let (page, errors) =
         (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
-    assert!(output.status.success(), "{errors}");
+    assert!(output.status.success(), "{page}\n{errors}");
     for place in ["OUTPUT", "POSTROUTING", "TUN vpn0", "the wire", "PREROUTING", "INPUT", "application"] {
         assert!(page.contains(place), "{place} is missing:\n{page}");
     }
@@ -305,7 +305,7 @@ fn hosts_that_are_kept_go_when_the_lab_is_told_to_end() {
     let ping = Command::new("ip").args(["netns", "exec", name, "ping", "-c1", "-W2", "10.77.0.2"]).output();
     let pinged = ping.unwrap().status.success();
     vpnd::sys::signal::terminate(lab.id()).unwrap();
-    assert!(lab.wait().unwrap().success() && pinged);
+    assert!(lab.wait().unwrap().success() && pinged, "pinged: {pinged}\n{told}");
     assert!(!named(name) && !folder(name).exists());
 }
 

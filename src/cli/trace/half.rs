@@ -9,8 +9,9 @@ use tokio::time::{Instant, sleep};
 
 use crate::trace::{Page, VERSION, join};
 
-/// The other end writes a moment after it saw the packet: its file is read again until that is there.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// The other end writes a moment after it saw the packet, on a busy machine some seconds: its file is read again until
+/// that is there.
+const PATIENCE: Duration = Duration::from_secs(10);
 const AGAIN: Duration = Duration::from_millis(100);
 
 /// Each page with what the files have of its way; an error is a sentence.
