@@ -496,7 +496,7 @@ impl<'a> Driver<'a> {
         }
         let (now, news) = (self.clock.now(), Bell::new().map_err(|_| NoTrace::TooMany)?);
         let news = Arc::new(news);
-        let ringer = news.clone();
+        let ringer = news.ringer();
         // A ring that fails is followed by that of the next packet.
         let feed = Arc::new(Feed::new(wanted, self.fwmark, Box::new(move || _ = ringer.ring())));
         let forward = self.tunnel.forward().clone();

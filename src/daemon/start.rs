@@ -290,7 +290,7 @@ fn build_tunnel(
     floor: Tai64n,
     bell: &Arc<Bell>,
 ) -> Result<Tunnel, DaemonError> {
-    let ringer = bell.clone();
+    let ringer = bell.ringer();
     let forward = Forward::woken_by(Box::new(move || ringer.ring()));
     let mut tunnel = Tunnel::new(forward, options.timing, Box::new(sys::random::os_rng()));
     tunnel.keep_key_in(Box::new(vault::page));

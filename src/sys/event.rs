@@ -59,19 +59,21 @@ const UNWATCHED: Duration = Duration::from_millis(50);
 /// says so.
 #[derive(Debug)]
 pub struct Bell {
-    event: Arc<EventFd>,
-    /// And not heard yet: further rings are one with it.
-    rung: AtomicBool,
+    ringer: Ringer,
     /// In the runtime of whoever listened first.
     heard: OnceLock<AsyncFd<Arc<EventFd>>>,
 }
 
-impl Bell {
-    /// Not rung.
-    pub fn new() -> io::Result<Self> {
-        Ok(Self { event: Arc::new(EventFd::new()?), rung: AtomicBool::new(false), heard: OnceLock::new() })
-    }
+/// Rings a [`Bell`]. A data thread has this alone: whoever drops a bell last takes it out of the runtime (epoll_ctl), which
+/// such a thread may not.
+#[derive(Clone, Debug)]
+pub struct Ringer {
+    event: Arc<EventFd>,
+    /// And not heard yet: further rings are one with it.
+    rung: Arc<AtomicBool>,
+}
 
+impl Ringer {
     /// Wakes who listens, or will listen; false: it could not be rung, and whoever has something to say rings again.
     pub fn ring(&self) -> bool {
         if self.rung.swap(true, Ordering::AcqRel) || self.event.signal() {
@@ -79,6 +81,24 @@ impl Bell {
         }
         self.rung.store(false, Ordering::Release);
         false
+    }
+}
+
+impl Bell {
+    /// Not rung.
+    pub fn new() -> io::Result<Self> {
+        let ringer = Ringer { event: Arc::new(EventFd::new()?), rung: Arc::default() };
+        Ok(Self { ringer, heard: OnceLock::new() })
+    }
+
+    /// For those who ring it, in whatever thread.
+    pub fn ringer(&self) -> Ringer {
+        self.ringer.clone()
+    }
+
+    /// Rings it.
+    pub fn ring(&self) -> bool {
+        self.ringer.ring()
     }
 
     /// Resolves when it was rung, sometimes also when it was not. May be dropped and called again. To be called within a
@@ -97,12 +117,12 @@ impl Bell {
             Err(_) => sleep(UNWATCHED).await,
         }
         // Before the listener looks for what it was rung for: what comes later rings again.
-        self.rung.swap(false, Ordering::AcqRel);
+        self.ringer.rung.swap(false, Ordering::AcqRel);
     }
 
     fn listen(&self) -> io::Result<AsyncFd<Arc<EventFd>>> {
         // SAFETY: an EventFd owns one open descriptor, the same one until the last Arc, of which the AsyncFd has one, goes.
-        Ok(unsafe { AsyncFd::register_with_interest(self.event.clone(), Interest::READABLE) }?)
+        Ok(unsafe { AsyncFd::register_with_interest(self.ringer.event.clone(), Interest::READABLE) }?)
     }
 }
 
@@ -140,7 +160,7 @@ mod tests {
         bell.rung().await;
         assert!(silent().await);
         for _ in 0..3 {
-            let other = bell.clone();
+            let other = bell.ringer();
             let thread = std::thread::spawn(move || other.ring() && other.ring());
             bell.rung().await;
             assert!(thread.join().unwrap());
