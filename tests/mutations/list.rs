@@ -665,9 +665,9 @@ pub const CHECKS: &[Check] = &[
     Check {
         name: "a stall is no work",
         file: "src/tunnel/work.rs",
-        behind: "now.since(since)",
-        text: ".min(MOST)",
-        instead: &[""],
+        behind: "self.busy += ",
+        text: "now.since(since).min(MOST)",
+        instead: &["now.since(since)"],
     },
     Check {
         name: "what cookies spare is work",
