@@ -1,10 +1,9 @@
 //! The vpnd that a test starts: as root, or as a user with one capability.
 
 use std::{
-    fs,
     io::Write,
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    process::{Command, Stdio},
     sync::OnceLock,
 };
 
@@ -63,7 +62,16 @@ fn launcher(user: u32) -> PathBuf {
            --ambient-caps=-all,+net_admin --bounding-set=-all,+net_admin {binary} \"$@\"' launcher \"$@\"\n",
         binary = env!("CARGO_BIN_EXE_vpnd"),
     );
-    fs::write(&path, text).expect("a script");
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("a mode");
+    script(&path, &text, 0o755);
     path
+}
+
+/// Writes a program that can be started at once. Another process writes it: a child that another test begins just now would
+/// inherit a file that is open for writing here, and a file that somebody writes is not executed (ETXTBSY).
+pub fn script(path: &Path, text: &str, mode: u32) {
+    let mut install = Command::new("install");
+    install.args(["-m", &format!("{mode:o}"), "/dev/stdin"]).arg(path).stdin(Stdio::piped());
+    let mut writing = install.spawn().expect("install runs");
+    writing.stdin.take().expect("a pipe").write_all(text.as_bytes()).expect("it reads");
+    assert!(writing.wait().expect("it ends").success(), "{} is not written", path.display());
 }

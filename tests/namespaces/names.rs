@@ -3,7 +3,6 @@
 use std::{
     fs,
     net::{IpAddr, UdpSocket},
-    os::unix::fs::PermissionsExt,
     path::PathBuf,
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -103,8 +102,7 @@ impl World {
             self.left.folder().display(),
             program::daemon().display(),
         );
-        fs::write(&path, text).expect("a script");
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).expect("a mode");
+        program::script(&path, &text, 0o700);
         path
     }
 

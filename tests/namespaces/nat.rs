@@ -1,9 +1,7 @@
 //! A router with NAT between the two ends: left 192.168.1.100 – router – right 10.0.0.100, as in `netns.sh`.
 
 use std::{
-    fs::Permissions,
     net::{IpAddr, SocketAddr, TcpStream},
-    os::unix::fs::PermissionsExt,
     path::PathBuf,
     time::Duration,
 };
@@ -207,7 +205,6 @@ fn without_raw_sockets(host: &Host) -> PathBuf {
     let vpnd = env!("CARGO_BIN_EXE_vpnd");
     let script =
         format!("#!/bin/sh\nexec setpriv --bounding-set -net_raw --inh-caps -net_raw {vpnd} \"$@\"\n");
-    std::fs::write(&path, script).expect("a file in the host's own folder");
-    std::fs::set_permissions(&path, Permissions::from_mode(0o700)).expect("a mode");
+    program::script(&path, &script, 0o700);
     path
 }

@@ -8,7 +8,6 @@
 use std::{
     fs::File,
     net::IpAddr,
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Command, Output},
     time::{Duration, Instant},
@@ -304,8 +303,7 @@ fn launcher(host: &Host, before: &str) -> PathBuf {
     let before = before.replace("{folder}", host.folder().to_str().expect("a path in text"));
     let path = host.folder().join("launch");
     let text = format!("#!/bin/sh\nexec {before} {} \"$@\"\n", Kind::Vpnd.program().display());
-    std::fs::write(&path, text).expect("a script");
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).expect("a mode");
+    program::script(&path, &text, 0o700);
     path
 }
 

@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{Read, Write},
-    os::unix::{fs::PermissionsExt, net::UnixStream, process::ExitStatusExt},
+    os::unix::{net::UnixStream, process::ExitStatusExt},
     path::{Path, PathBuf},
     process::Command,
     thread,
@@ -132,8 +132,7 @@ fn dumpable(host: &Host, program: &str) -> PathBuf {
     let path = host.folder().join("dumpable");
     let folder = host.folder().display();
     let text = format!("#!/bin/sh\nulimit -c unlimited\ncd {folder}\nexec {program} \"$@\"\n");
-    fs::write(&path, text).expect("a script");
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).expect("a mode");
+    crate::common::program::script(&path, &text, 0o700);
     path
 }
 
