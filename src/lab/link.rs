@@ -94,9 +94,10 @@ pub fn add_address(namespace: &Namespace, device: &str, address: IpNet) -> Resul
         Ok(link.header.flags.contains(LinkFlags::Up))
     })
     .attempted(what)?;
-    // The kernel makes an IPv6 address local in its own time, after it has said yes.
+    // The kernel makes an IPv6 address local in its own time, after it has said yes: where many hosts are made at once,
+    // that takes seconds.
     let local = || decide(namespace, address.addr(), 0).is_ok_and(|decision| decision.local).then_some(());
-    if up && poll_until(Duration::from_secs(2), local).is_none() {
+    if up && poll_until(Duration::from_secs(20), local).is_none() {
         return Err(io::Error::from(io::ErrorKind::TimedOut)).attempted(what);
     }
     Ok(())
