@@ -183,7 +183,7 @@ impl Web {
         }
         let tracing = match tracing.await {
             Ok(Ok(tracing)) => tracing,
-            Ok(Err(why @ NoTrace::TooMany)) => {
+            Ok(Err(why @ (NoTrace::TooMany | NoTrace::NoDescriptor(_)))) => {
                 return error(StatusCode::SERVICE_UNAVAILABLE, &why.to_string());
             }
             Ok(Err(why)) => return error(StatusCode::FORBIDDEN, &why.to_string()),

@@ -48,6 +48,9 @@ pub enum NoTrace {
     /// Four may look.
     #[error("as many trace packets as may")]
     TooMany,
+    /// The kernel makes no descriptor to wake the reader by: its error.
+    #[error("the daemon cannot make an eventfd to tell it by: {0}")]
+    NoDescriptor(std::io::ErrorKind),
     /// Who speaks to the socket need not be root: the file may let others.
     #[error("the keys of handshakes are told to root alone")]
     NotRoot,

@@ -494,8 +494,8 @@ impl<'a> Driver<'a> {
         if wanted.secrets && !by_root {
             return Err(NoTrace::NotRoot);
         }
-        let (now, news) = (self.clock.now(), Bell::new().map_err(|_| NoTrace::TooMany)?);
-        let news = Arc::new(news);
+        let news = Arc::new(Bell::new().map_err(|error| NoTrace::NoDescriptor(error.kind()))?);
+        let now = self.clock.now();
         let ringer = news.ringer();
         // A ring that fails is followed by that of the next packet.
         let feed = Arc::new(Feed::new(wanted, self.fwmark, Box::new(move || _ = ringer.ring())));

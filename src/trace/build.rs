@@ -218,12 +218,8 @@ impl Sight {
 
     pub(super) fn name(&self, device: Option<u32>) -> Option<String> {
         let device = device?;
-        Some(
-            self.devices
-                .get(&device)
-                .map(|link| link.name.clone())
-                .unwrap_or_else(|| format!("device {device}")),
-        )
+        let known = self.devices.get(&device).map(|link| link.name.clone());
+        Some(known.unwrap_or_else(|| format!("device {device}")))
     }
 
     pub(super) fn us(&self, at_ns: u64) -> f64 {
